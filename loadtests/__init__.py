@@ -1,0 +1,1 @@
+"""Proof: replays, benchmarks, simulation."""

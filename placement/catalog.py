@@ -1,0 +1,184 @@
+"""What the operator declared, in the core's own units: bytes, microseconds, counts.
+
+In: nothing (`catalog_file` parses YAML into these). Out: frozen records that every decision reads.
+Never: reads a file, knows YAML, holds a secret in the clear.
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+
+ModelId = NewType("ModelId", str)
+NodeId = NewType("NodeId", str)
+ReplicaId = NewType("ReplicaId", str)
+
+
+class EngineKind(StrEnum):
+    """Who serves a model. `EXTERNAL` is run by someone else: routed, measured, never managed."""
+
+    EMULATED = "emulated"
+    LLAMACPP = "llamacpp"
+    VLLM = "vllm"
+    EXTERNAL = "external"
+
+
+class Task(StrEnum):
+    """What a model can be asked for."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A small immutable record that also travels as JSON between processes."""
+
+
+class Adapter(Frozen, frozen=True, kw_only=True):
+    """A LoRA adapter: asked for by its own name, served on its base model's engines."""
+
+    id: str
+    source: str
+
+
+class ServiceTimes(Frozen, frozen=True, kw_only=True):
+    """Fixed service times that replace the hardware model, as published set-ups give them."""
+
+    prefill_us: int
+    decode_step_us: int
+
+
+class Faults(Frozen, frozen=True, kw_only=True):
+    """Seeded faults of an emulated engine. Shares are probabilities per opportunity, 0 to 1."""
+
+    crash_per_request: float = 0.0
+    hang_per_request: float = 0.0
+    half_stream_per_request: float = 0.0
+    failed_wake: float = 0.0
+    memory_not_freed: float = 0.0
+    link_slowdown: float = 1.0
+
+
+class ModelSpec(Frozen, frozen=True, kw_only=True):
+    """One model. `*_bytes` of weights and host are totals; `kv_cache_bytes` is per GPU."""
+
+    id: ModelId
+    engine: EngineKind
+    tasks: tuple[Task, ...] = (Task.CHAT, Task.COMPLETIONS)
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    # Shape of the model: what the service-time and memory models read.
+    weights_bytes: int = 0
+    parameters: int = 0
+    layers: int = 32
+    kv_bytes_per_token: int = 0
+    gpus: int = 1
+    kv_cache_bytes: int = 0
+    residue_bytes: int = 0
+    max_model_len: int = 8192
+    max_num_seqs: int = 32
+    service: ServiceTimes | None = None
+    faults: Faults = Faults()
+    engine_args: tuple[str, ...] = ()
+    # What the operator wants of it.
+    min_replicas: int = 0
+    max_replicas: int = 8
+    priority: int = 0
+    deadline_us: int = 120_000_000
+    ttft_slo_us: int = 500_000
+    itl_slo_us: int = 50_000
+    # External engines only.
+    endpoints: tuple[str, ...] = ()
+    upstream_model: str = ""
+    api_key_env: str = ""
+
+    @property
+    def managed(self) -> bool:
+        return self.engine is not EngineKind.EXTERNAL
+
+    @property
+    def on_gpu(self) -> bool:
+        """Emulated and vLLM engines hold GPU sets; llama.cpp here lives on the CPU."""
+        return self.engine in (EngineKind.EMULATED, EngineKind.VLLM)
+
+    @property
+    def weights_per_gpu_bytes(self) -> int:
+        return -(-self.weights_bytes // self.gpus)
+
+
+class Links(Frozen, frozen=True, kw_only=True):
+    """Bytes per second one stream gets, and all streams of a node together (see `constants`)."""
+
+    h2d_stream: int
+    h2d_total: int
+    d2h_stream: int
+    d2h_total: int
+    loader_stream: int
+    loader_total: int
+    disk: int
+    object_store: int
+
+
+class NodeSpec(Frozen, frozen=True, kw_only=True):
+    """One node of the fleet: `gpus` equal GPUs, host memory for parked weights, links."""
+
+    id: NodeId
+    gpus: int
+    gpu_type: str
+    hbm_bytes: int
+    host_bytes: int
+    links: Links
+    preloaded: bool = True
+    """Weights of every model lie in the page cache at start (else on disk)."""
+
+
+class Tenant(Frozen, frozen=True, kw_only=True):
+    """Who may ask, for what, and how much at once. Keys are `sha256:` digests, never clear text."""
+
+    id: str
+    key_sha256: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    max_in_flight: int = 0
+    """0 is unlimited. Counts held and running requests."""
+
+
+class Policy(Frozen, frozen=True, kw_only=True):
+    """How the controller behaves."""
+
+    kind: str = "reactive"
+    waiting_to_idle: float = 9.0
+    scale_out_load: float = 0.8
+    scale_in_load: float = 0.5
+    idle_park_us: int = 300_000_000
+    """A serving replica without requests this long is drained softly and stepped down."""
+    held_per_model_max: int = 2048
+    rate_half_life_us: int = 300_000_000
+
+
+class Catalog(Frozen, frozen=True, kw_only=True):
+    """Everything declared in one file, validated, with its digest as version."""
+
+    version: str
+    models: tuple[ModelSpec, ...]
+    nodes: tuple[NodeSpec, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    policy: Policy = Policy()
+    time_scale: float = 1.0
+    seed: int = 0
+
+    def model(self, model_id: str) -> ModelSpec | None:
+        return next((m for m in self.models if m.id == model_id), None)
+
+    def node(self, node_id: str) -> NodeSpec | None:
+        return next((n for n in self.nodes if n.id == node_id), None)
+
+    def names(self) -> dict[str, tuple[ModelSpec, Adapter | None]]:
+        """Every name a client may ask for: ids, aliases and adapters, to what serves it."""
+        found: dict[str, tuple[ModelSpec, Adapter | None]] = {}
+        for spec in self.models:
+            found[spec.id] = (spec, None)
+            found.update(dict.fromkeys(spec.aliases, (spec, None)))
+            found.update({adapter.id: (spec, adapter) for adapter in spec.adapters})
+        return found

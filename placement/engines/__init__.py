@@ -1,0 +1,1 @@
+"""Engine kinds: how each is spawned, probed, put to sleep and ended."""

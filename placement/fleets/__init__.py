@@ -1,0 +1,1 @@
+"""Fleets behind one port (`placement.fleet`): this machine, a Ray cluster."""

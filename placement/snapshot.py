@@ -1,0 +1,100 @@
+"""What exists now: nodes, their GPUs, the replicas on them and the rung each stands on.
+
+Facts only, frozen, versioned. Built by agents (inventory) and by the simulator; read by everyone.
+"""
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from placement.catalog import Frozen, ModelId, NodeId, ReplicaId
+
+
+class Rung(IntEnum):
+    """How near a replica is to serving. The order is the order of nearness, not a line of edges."""
+
+    SHED = 1
+    PARKED = 2
+    WARM = 3
+    SERVING = 4
+
+
+class Phase(StrEnum):
+    """Whether a replica may be used as its rung says."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class WeightsAt(IntEnum):
+    """Where a model's weights lie on a node when no engine holds them."""
+
+    OBJECT = 0
+    DISK = 1
+    HOST = 2
+
+
+class ReplicaState(Frozen, frozen=True, kw_only=True):
+    """A placed copy of a model. `endpoint` is `host:port` once its engine listens.
+
+    While a transition runs, `action_id` names it, `target` is where it leads and `eta_us` when.
+    """
+
+    replica_id: ReplicaId
+    model_id: ModelId
+    node_id: NodeId
+    gpu_ids: tuple[int, ...]
+    rung: Rung
+    phase: Phase
+    endpoint: str = ""
+    slots: int = 0
+    since_us: int = 0
+    action_id: str = ""
+    target: Rung | None = None
+    eta_us: int = 0
+
+    @property
+    def serving(self) -> bool:
+        """Takes new requests now."""
+        return self.rung is Rung.SERVING and self.phase is Phase.READY and not self.action_id
+
+
+class GpuState(Frozen, frozen=True, kw_only=True):
+    gpu_id: int
+    hbm_bytes: int
+    reserved_bytes: int = 0
+    """By the agent's ledger: what its replicas hold, and what running transitions may come to."""
+
+
+class NodeState(Frozen, frozen=True, kw_only=True):
+    """One node as its agent last reported it. `alive` is the fleet's word, not the agent's."""
+
+    node_id: NodeId
+    alive: bool
+    gpus: tuple[GpuState, ...]
+    host_bytes: int
+    host_reserved_bytes: int
+    replicas: tuple[ReplicaState, ...] = ()
+    weights_at: dict[str, WeightsAt] = msgspec.field(default_factory=dict)
+    seq: int = 0
+    """Sequence number of the agent's last event in this state."""
+
+
+class ClusterSnapshot(Frozen, frozen=True, kw_only=True):
+    """What a plan believes. Versions only grow."""
+
+    version: int
+    nodes: tuple[NodeState, ...] = ()
+
+    def replicas(self) -> list[ReplicaState]:
+        """Replicas of living nodes, ordered by id."""
+        found = [r for n in self.nodes if n.alive for r in n.replicas]
+        return sorted(found, key=lambda r: r.replica_id)
+
+    def node(self, node_id: str) -> NodeState | None:
+        return next((n for n in self.nodes if n.node_id == node_id), None)
+
+    def replica(self, replica_id: str) -> ReplicaState | None:
+        return next((r for r in self.replicas() if r.replica_id == replica_id), None)

@@ -1,0 +1,1 @@
+"""What the system promises, told as stories, laws and searches."""
