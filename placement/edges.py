@@ -102,6 +102,8 @@ def power_of_two_above(n: int) -> int:
 
 def start_edge(spec: ModelSpec, weights_at: WeightsAt) -> Edge:
     """A fresh engine process up to serving, from wherever the weights lie."""
+    if not spec.on_gpu:
+        return Edge(fixed_us=int(c.CPU_START_S.value * US))
     weights_gb = spec.weights_per_gpu_bytes / GB
     fixed_s = (
         c.START_FIXED_S.value

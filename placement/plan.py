@@ -33,6 +33,8 @@ class Reason(Frozen, frozen=True, kw_only=True):
 
     code: ReasonCode
     numbers: dict[str, float] = msgspec.field(default_factory=dict)
+    for_model: str = ""
+    """Whose need it serves, where that is another model than the one acted on."""
 
 
 class ActionBase(Frozen, frozen=True, kw_only=True, tag_field="verb"):

@@ -1,0 +1,123 @@
+"""The cold routes of the public port: models, health, and clear errors for all else. An edge."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.desk import Desk, allowed
+from gateway.openai_api import HOT_ROUTES, Refusal, unknown_model
+from placement.catalog import Adapter, ModelSpec, Tenant
+from placement.clock import US, wall_us
+from placement.snapshot import Rung, WeightsAt
+
+Handler = Callable[[Request], Awaitable[Response]]
+_AT = {WeightsAt.OBJECT: "cold", WeightsAt.DISK: "disk", WeightsAt.HOST: "host"}
+
+
+def error_response(why: Refusal, message: str, status: int | None = None) -> JSONResponse:
+    kind = why.value
+    error = {"message": message, "type": kind.type, "param": None, "code": kind.code}
+    return JSONResponse({"error": error}, status_code=status or kind.status)
+
+
+def build_app(desk_of: Callable[[], Desk]) -> Starlette:
+    """The app asks for the desk when it is called: desk and app know each other."""
+    created = wall_us() // US
+
+    async def models(request: Request) -> Response:
+        who = desk_of().tenant_of(request.headers.get("authorization", "").encode())
+        if isinstance(who, str):
+            return error_response(Refusal.NO_KEY, who)
+        names = desk_of().gate.names.items()
+        data = [
+            _model_entry(desk_of(), name, spec, adapter, created)
+            for name, (spec, adapter) in names
+            if allowed(who, spec, name)
+        ]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def model(request: Request) -> Response:
+        desk = desk_of()
+        who = desk.tenant_of(request.headers.get("authorization", "").encode())
+        if isinstance(who, str):
+            return error_response(Refusal.NO_KEY, who)
+        return _one_model(desk, who, request.path_params["name"], created)
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        desk = desk_of()
+        managed = any(spec.managed for spec in desk.gate.catalog.models)
+        nodes = [node.node_id for node in desk.gate.snapshot.nodes if node.alive]
+        ok = not desk.stopping and (bool(nodes) or not managed)
+        body = {"status": "ready" if ok else "not ready", "nodes": nodes}
+        return JSONResponse(body, status_code=200 if ok else 503)
+
+    routes = [
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _on_http_error})
+
+
+def _one_model(desk: Desk, who: Tenant | None, name: str, created: int) -> Response:
+    found = desk.gate.names.get(name)
+    if found is None or not allowed(who, found[0], name):
+        return error_response(Refusal.NO_MODEL, unknown_model(name, desk.gate.names))
+    return JSONResponse(_model_entry(desk, name, *found, created))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if path.encode() in HOT_ROUTES:
+        return error_response(Refusal.WRONG_METHOD, f"{path} takes POST, not {request.method}")
+    if error.status_code == 405:
+        return error_response(Refusal.WRONG_METHOD, f"{path} does not take {request.method}")
+    known = ", ".join([*(r.decode() for r in HOT_ROUTES), "/v1/models", "/health/ready"])
+    return error_response(
+        Refusal.NO_ROUTE, f"there is no {path[:200]} here; there is: {known}", error.status_code
+    )
+
+
+def _model_entry(
+    desk: Desk, name: str, spec: ModelSpec, adapter: Adapter | None, created: int
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "warmtide",
+        "warmtide": warmth(desk, spec),
+    }
+    if adapter is not None:
+        entry["parent"] = spec.id
+    elif name != spec.id:
+        entry["root"] = spec.id
+    return entry
+
+
+def warmth(desk: Desk, spec: ModelSpec) -> dict[str, Any]:
+    """How near a model is to serving: its best rung, and the estimated wait."""
+    gate = desk.gate
+    adapters = [adapter.id for adapter in spec.adapters]
+    if not spec.managed:
+        ready = any(lane.ready(gate.now_us()) for lane in gate.table.lanes(spec.id))
+        rung = "serving" if ready else "cold"
+        return {"rung": rung, "ready": ready, "eta_ms": 0 if ready else None, "adapters": adapters}
+    replicas = [r for r in gate.snapshot.replicas() if r.model_id == spec.id]
+    ready = any(r.serving for r in replicas)
+    standing = [r.rung for r in replicas if not (r.action_id and r.target is Rung.SERVING)]
+    places = [n.weights_at.get(spec.id, WeightsAt.HOST) for n in gate.snapshot.nodes if n.alive]
+    rung = max(standing).name.lower() if standing else _AT[max(places, default=WeightsAt.OBJECT)]
+    eta_us = 0 if ready else gate.eta_us(spec.id)
+    eta_ms = None if eta_us is None else eta_us // 1000
+    return {"rung": rung, "ready": ready, "eta_ms": eta_ms, "adapters": adapters}

@@ -1,0 +1,153 @@
+"""Where whole requests arrive: authenticate, parse, look up, begin a journey. An edge.
+
+In: requests from connections. Out: journeys, or one clear refusal each. Never: awaits.
+"""
+
+import hashlib
+import itertools
+import secrets
+from typing import Any, NamedTuple
+
+from gateway.asgi import AsgiAnswer
+from gateway.gate import Gate
+from gateway.hot_protocol import HotProtocol, Request
+from gateway.journey import Journey
+from gateway.openai_api import (
+    HOT_ROUTES,
+    BadBodyError,
+    Head,
+    Refusal,
+    error_body,
+    parse_head,
+    unknown_model,
+)
+from gateway.reply import Reply, retry_headers
+from gateway.telemetry import OutcomeKind, Record
+from placement.catalog import ModelSpec, Task, Tenant
+
+US = 1_000_000
+DEADLINE_US_MAX = 3600 * US
+TIMEOUT_HEADER = "x-request-timeout-ms"
+
+
+class Denied(NamedTuple):
+    """A request that goes no further: why, in whose words, about which field and model."""
+
+    why: Refusal
+    message: str
+    param: str | None = None
+    model_id: str = ""
+
+
+class Desk:
+    """Takes whole requests. Hot routes become journeys at once, all else goes to the ASGI app."""
+
+    def __init__(self, gate: Gate, app: Any) -> None:
+        self.gate = gate
+        self._app = app
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+        self.stopping = False
+
+    def take(self, connection: HotProtocol, request: Request) -> None:
+        task = HOT_ROUTES.get(request.path)
+        if task is None or request.method != b"POST":
+            AsgiAnswer(self._app, connection, request).begin()
+            return
+        request_id = self._request_id(request)
+        verdict = self._admit(request, task)
+        if isinstance(verdict, Denied):
+            self._deny(verdict, connection, request, request_id)
+            return
+        head, spec, tenant, timeout_us = verdict
+        gate = self.gate
+        now_us = gate.now_us()
+        if request.header.get(b"x-stainless-retry-count", b"0") == b"0":
+            gate.rates.arrive(spec.id, now_us)
+        Journey(
+            gate, connection, request, head, spec, tenant, request_id, now_us, now_us + timeout_us
+        ).begin()
+
+    def _admit(
+        self, request: Request, task: Task
+    ) -> Denied | tuple[Head, ModelSpec, Tenant | None, int]:
+        if self.stopping:
+            return Denied(Refusal.STOPPING, "the gateway is stopping: try again in a moment")
+        tenant = self.tenant_of(request.header.get(b"authorization", b""))
+        if isinstance(tenant, str):
+            return Denied(Refusal.NO_KEY, tenant)
+        try:
+            head = parse_head(task, request.body)
+        except BadBodyError as error:
+            return Denied(Refusal.BAD_REQUEST, str(error))
+        found = self.gate.names.get(head.model)
+        if found is None:
+            return Denied(Refusal.NO_MODEL, unknown_model(head.model, self.gate.names), "model")
+        spec = found[0]
+        timeout_us = _timeout_us(request, spec)
+        denied = _unfit(tenant, spec, head.model, task, timeout_us)
+        return denied or (head, spec, tenant, timeout_us)
+
+    def tenant_of(self, authorization: bytes) -> Tenant | str | None:
+        """The tenant of a key; None where no tenants are declared; else what is wrong with it."""
+        if not self.gate.catalog.tenants:
+            return None
+        scheme, _, key = authorization.partition(b" ")
+        if not key:
+            return "no API key was sent: add the header `Authorization: Bearer YOUR_KEY`"
+        if scheme.lower() != b"bearer":
+            return "the Authorization header must be `Bearer YOUR_KEY`"
+        digest = f"sha256:{hashlib.sha256(key.strip()).hexdigest()}"
+        return self.gate.tenant_by_key.get(digest) or "this API key is not known here"
+
+    def _deny(
+        self, denied: Denied, connection: HotProtocol, request: Request, request_id: bytes
+    ) -> None:
+        why = denied.why
+        headers = retry_headers(why, US)
+        if why is Refusal.NO_KEY:
+            headers += b"www-authenticate: Bearer\r\n"
+        reply = Reply(connection, request, request_id, stream=False)
+        reply.whole(why.value.status, error_body(why, denied.message, denied.param), headers)
+        self.gate.record(
+            Record(model_id=denied.model_id, outcome=OutcomeKind.REFUSED, code=why.value.code)
+        )
+        connection.done(keep_alive=reply.keep_alive)
+
+    def _request_id(self, request: Request) -> bytes:
+        given = request.header.get(b"x-request-id", b"")
+        if 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
+            return given
+        return f"req-{self._prefix}-{next(self._count):x}".encode()
+
+
+def allowed(tenant: Tenant | None, spec: ModelSpec, asked: str) -> bool:
+    """A tenant's list names models, aliases or adapters; an empty list is everything."""
+    return tenant is None or not tenant.models or bool({spec.id, asked} & set(tenant.models))
+
+
+def _unfit(
+    tenant: Tenant | None, spec: ModelSpec, asked: str, task: Task, timeout_us: int
+) -> Denied | None:
+    """Why a request for a known model goes no further, if it does not."""
+    if not allowed(tenant, spec, asked):
+        assert tenant is not None
+        message = f"tenant {tenant.id} may not use `{asked}`"
+        return Denied(Refusal.FORBIDDEN, message, "model", spec.id)
+    if task not in spec.tasks:
+        message = f"`{asked}` does not serve {task}; it serves: {', '.join(spec.tasks)}"
+        return Denied(Refusal.WRONG_TASK, message, "model", spec.id)
+    if timeout_us <= 0:
+        message = f"{TIMEOUT_HEADER} must be a whole number of milliseconds above zero"
+        return Denied(Refusal.BAD_REQUEST, message, TIMEOUT_HEADER, spec.id)
+    return None
+
+
+def _timeout_us(request: Request, spec: ModelSpec) -> int:
+    """How long the client waits for the first byte; 0 where its header makes no sense."""
+    given = request.header.get(TIMEOUT_HEADER.encode())
+    if given is None:
+        return spec.deadline_us
+    if not given.isdigit():
+        return 0
+    return min(int(given[:12]) * 1000, DEADLINE_US_MAX)

@@ -1,0 +1,65 @@
+"""A stream of server-sent events on its way through: whole events only, and what they tell. Pure.
+
+In: bytes as they were read, the time. Out: bytes that end where an event ends, so that an error
+event can always follow. It looks into the first events (TTFT) and the last (usage), no others.
+"""
+
+from gateway.openai_api import Usage, has_text, usage_in
+
+EVENT_BYTES_MAX = 1024 * 1024
+TAIL_BYTES = 4096
+
+
+class EventRelay:
+    """State of one stream. Times are trace microseconds, 0 before they happened."""
+
+    __slots__ = ("_partial", "_tail", "count", "error", "first_us", "last_us", "oversize")
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._tail = b""
+        self.count = 0
+        self.error = False
+        self.oversize = False
+        self.first_us = 0
+        self.last_us = 0
+
+    def feed(self, data: bytes, now_us: int) -> bytes:
+        """The whole events so far; a half one is kept until its end arrives."""
+        if self._partial:
+            data = self._partial + data
+        cut = data.rfind(b"\n\n") + 2
+        if cut < 2:
+            cut = data.rfind(b"\r\n\r\n") + 4
+            if cut < 4:
+                self._partial = data
+                self.oversize = len(data) > EVENT_BYTES_MAX
+                return b""
+        if cut != len(data):
+            self._partial, data = data[cut:], data[:cut]
+        else:
+            self._partial = b""
+        if not self.first_us and any(has_text(e) for e in data.split(_gap(data))):
+            self.first_us = now_us
+        self.last_us = now_us
+        self.count += data.count(b"data: {")
+        if b'data: {"error"' in data:
+            self.error = True
+        self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
+        return data
+
+    def rest(self) -> bytes:
+        """What came after the last whole event: some engines leave out the last blank line."""
+        return self._partial
+
+    @property
+    def done(self) -> bool:
+        """OpenAI's last event was seen."""
+        return b"[DONE]" in self._tail or b"[DONE]" in self._partial
+
+    def usage(self) -> Usage | None:
+        return usage_in(self._tail)
+
+
+def _gap(data: bytes) -> bytes:
+    return b"\n\n" if b"\n\n" in data else b"\r\n\r\n"

@@ -1,0 +1,152 @@
+"""What all journeys share: the clock, the routing table, admission, the upstream pool. An edge.
+
+In: snapshots from the fleet, the catalog. Out: lanes for requests, demand facts for the control
+loop, whose `Ground` this is. Never: awaits on the hot path.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from gateway.admission import Admission, EtaOf
+from gateway.hot_protocol import Request
+from gateway.journey import Journey
+from gateway.routing import Lane, RoutingTable, pick
+from gateway.telemetry import Record, Telemetry
+from gateway.upstream import UpstreamPool
+from placement.catalog import Adapter, Catalog, ModelId, ModelSpec, Tenant
+from placement.clock import Clock
+from placement.snapshot import ClusterSnapshot
+from prewarm.demand import ModelDemand, RateMeter
+
+log = logging.getLogger("warmtide.gateway")
+
+US = 1_000_000
+LANE_REST_US = 500_000
+LANE_REST_US_MAX = 30 * US
+_PASSED_ON = (b"traceparent", b"tracestate", b"baggage")
+
+
+class Gate:
+    """What every journey needs, and the `Ground` that the control loop stands on."""
+
+    def __init__(self, catalog: Catalog, clock: Clock, secrets_by_env: dict[str, str]) -> None:
+        self.clock = clock
+        self.pool = UpstreamPool()
+        self.table = RoutingTable()
+        self.telemetry = Telemetry()
+        self.rates = RateMeter(catalog.policy.rate_half_life_us)
+        self.eta_of: EtaOf = lambda _: None
+        self.poke: Callable[[], None] = lambda: None
+        self.admission = Admission(
+            self.table, lambda model_id: self.eta_of(model_id), catalog.policy.held_per_model_max
+        )
+        self.snapshot = ClusterSnapshot(version=0)
+        self.specs: dict[str, ModelSpec] = {}
+        """Models of the catalog, and of earlier ones while their last requests are served."""
+        self._secrets = secrets_by_env
+        self._loop = asyncio.get_running_loop()
+        self._hosts: dict[str, bytes] = {}
+        self.load(catalog)
+
+    def load(self, catalog: Catalog) -> None:
+        """Take a catalog, at start or while serving. Running requests keep what they began with."""
+        self.catalog = catalog
+        self.names: dict[str, tuple[ModelSpec, Adapter | None]] = catalog.names()
+        self.tenant_by_key: dict[str, Tenant] = {
+            digest: tenant for tenant in catalog.tenants for digest in tenant.key_sha256
+        }
+        self.admission.held_max = catalog.policy.held_per_model_max
+        self.specs.update({spec.id: spec for spec in catalog.models})
+        for model_id in self.table.update_external(catalog):
+            self.admission.wake(model_id, self.now_us())
+        self.on_snapshot(self.snapshot)
+
+    # --- services to journeys
+
+    def now_us(self) -> int:
+        return self.clock.now_us()
+
+    def call_after(self, trace_us: int, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(max(self.clock.wall_s(trace_us), 0.0), act)
+
+    def eta_us(self, model_id: str) -> int | None:
+        return self.eta_of(model_id)
+
+    def on_held(self, _model_id: str) -> None:
+        self.poke()
+
+    def elsewhere(self, ticket: Journey, but: Lane) -> Lane | None:
+        """Another lane for a request whose engine answered with an error; its slot is taken."""
+        lanes = self.table.lanes(ticket.spec.id)
+        excluded = ticket.excluded | {but.lane_id}
+        lane = pick(lanes, excluded, self.now_us())
+        if lane is not None:
+            ticket.excluded = excluded
+            lane.in_flight += 1
+        return lane
+
+    def on_lane_failed(self, lane: Lane, why: str) -> None:
+        """Let a lane rest that broke, longer each time, and try it again by itself."""
+        lane.failures += 1
+        rest_us = min(LANE_REST_US * 2 ** min(lane.failures - 1, 8), LANE_REST_US_MAX)
+        lane.down_until_us = self.now_us() + rest_us
+        log.warning("%s rests for %.1f s: %s", lane.lane_id, rest_us / US, why)
+        self.call_after(rest_us + 1000, lambda: self.admission.wake(lane.spec.id, self.now_us()))
+        self.poke()
+
+    def record(self, record: Record) -> None:
+        self.telemetry.add(record)
+
+    def upstream_head(
+        self, lane: Lane, path: bytes, request_id: bytes, request: Request, length: int
+    ) -> bytes:
+        """The request line and headers towards an engine; the client's credentials stay here."""
+        host = self._hosts.get(lane.lane_id)
+        if host is None:
+            name = f"[{lane.host}]" if ":" in lane.host else lane.host
+            host = self._hosts[lane.lane_id] = f"{name}:{lane.port}".encode()
+        head = (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nx-request-id: %b\r\n"
+            % (lane.base_path, path, host, length, request_id)
+        )
+        for header in _PASSED_ON:
+            value = request.header.get(header)
+            if value is not None:
+                head += b"%b: %b\r\n" % (header, value)
+        secret = self._secrets.get(lane.spec.api_key_env, "") if lane.spec.api_key_env else ""
+        if secret:
+            head += b"authorization: Bearer %b\r\n" % secret.encode()
+        return head + b"\r\n"
+
+    # --- the control loop's ground
+
+    def demand(self, now_us: int) -> tuple[ModelDemand, ...]:
+        return tuple(self._demand_of(spec.id, now_us) for spec in list(self.specs.values()))
+
+    def _demand_of(self, model_id: str, now_us: int) -> ModelDemand:
+        return ModelDemand(
+            model_id=ModelId(model_id),
+            held=self.admission.held(model_id),
+            in_flight=sum(lane.in_flight for lane in self.table.lanes(model_id)),
+            oldest_held_us=self.admission.oldest_held_us(model_id),
+            rate_per_s=self.rates.rate_per_s(model_id, now_us),
+            last_arrival_us=self.rates.last_us.get(model_id, 0),
+            wanted=self.admission.wanted(model_id, now_us),
+        )
+
+    def in_flight(self) -> dict[str, int]:
+        return self.table.in_flight()
+
+    def fence(self, replica_ids: Iterable[str]) -> bool:
+        return self.table.fence(replica_ids)
+
+    def unfence(self, replica_ids: Iterable[str]) -> None:
+        self.table.unfence(replica_ids)
+        self.on_snapshot(self.snapshot)
+
+    def on_snapshot(self, snapshot: ClusterSnapshot) -> None:
+        self.snapshot = snapshot
+        for model_id in self.table.update(snapshot, self.specs):
+            self.admission.wake(model_id, self.now_us())

@@ -1,0 +1,326 @@
+"""HTTP/1.1 towards clients: one object per connection, httptools callbacks, no task per request.
+
+In: bytes of a connection. Out: whole requests handed to a `Desk`, one at a time in their order;
+bytes of answers. Never: knows a model, decodes a body, buffers more than one request and one read.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.openai_api import Refusal, error_body
+from placement.clock import monotonic_us
+
+HEADER_BYTES_MAX = 64 * 1024
+HEADER_COUNT_MAX = 128
+URL_BYTES_MAX = 8 * 1024
+BODY_BYTES_MAX = 32 * 1024 * 1024
+PIPELINE_MAX = 8
+HEAD_TIMEOUT_US = 10_000_000
+BODY_TIMEOUT_US = 60_000_000
+IDLE_TIMEOUT_US = 120_000_000
+WRITE_HIGH_BYTES = 256 * 1024
+
+REASONS = {
+    200: b"OK",
+    201: b"Created",
+    202: b"Accepted",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    422: b"Unprocessable Content",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+class Request:
+    """One request, whole. Header names are lower case; `header` has the last of repeated ones."""
+
+    __slots__ = ("body", "header", "headers", "keep_alive", "method", "path", "query", "version")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.path = b""
+        self.query = b""
+        self.version = "1.1"
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.header: dict[bytes, bytes] = {}
+        self.body = b""
+        self.keep_alive = True
+
+
+class Answering(Protocol):
+    """Whoever works on a connection's current request."""
+
+    def client_left(self) -> None: ...
+    def half_closed(self) -> bool: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Desk(Protocol):
+    """Where whole requests go."""
+
+    def take(self, connection: "HotProtocol", request: Request) -> None: ...
+
+
+class HotProtocol(asyncio.Protocol):
+    """A client's connection. Answers are written by whoever took the request, then `done()`."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_desk",
+        "_header_bytes",
+        "_loop",
+        "_open",
+        "_parser",
+        "_pipeline",
+        "_request",
+        "_since_us",
+        "_transport",
+        "_url",
+        "answering",
+        "closing",
+        "peer",
+    )
+
+    def __init__(self, desk: Desk, connections: "set[HotProtocol]") -> None:
+        self._desk = desk
+        self._open = connections
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._pipeline: deque[Request] = deque()
+        self._url = b""
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._header_bytes = 0
+        self._since_us = monotonic_us()
+        self.answering: Answering | None = None
+        self.closing = False
+        self.peer: tuple[str, int] | None = None
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.peer = transport.get_extra_info("peername")
+        self._open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        try:
+            self._parser.feed_data(data)
+        except _RefuseError as error:
+            self._refuse(error.why, error.message)
+        except httptools.HttpParserError as error:
+            inner = error.__context__
+            if isinstance(inner, _RefuseError):
+                self._refuse(inner.why, inner.message)
+            else:
+                self._refuse(Refusal.BAD_HTTP, f"this is not a valid HTTP/1.1 request: {error}")
+
+    def eof_received(self) -> bool:
+        """The client closed its sending side: it left, or it is `nc -N`; an error serves both."""
+        if self.answering is not None:
+            return self.answering.half_closed()
+        if self._request is not None:
+            self._refuse(Refusal.BAD_REQUEST, "the connection was closed before the request ended")
+        return False
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._open.discard(self)
+        self._transport = None
+        self._pipeline.clear()
+        answering, self.answering = self.answering, None
+        if answering is not None:
+            answering.client_left()
+
+    def pause_writing(self) -> None:
+        if self.answering is not None:
+            self.answering.pause()
+
+    def resume_writing(self) -> None:
+        if self.answering is not None:
+            self.answering.resume()
+
+    # --- httptools' side
+
+    def on_message_begin(self) -> None:
+        self._request = Request()
+        self._url = b""
+        self._body = []
+        self._body_bytes = self._header_bytes = 0
+        self._since_us = monotonic_us()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > URL_BYTES_MAX:
+            raise _RefuseError(Refusal.HEADERS_TOO_LARGE, f"the URL is over {URL_BYTES_MAX} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._request
+        assert request is not None
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES_MAX or len(request.headers) >= HEADER_COUNT_MAX:
+            limits = f"{HEADER_COUNT_MAX} headers or {HEADER_BYTES_MAX} bytes"
+            raise _RefuseError(Refusal.HEADERS_TOO_LARGE, f"the request has over {limits} of them")
+        name = name.lower()
+        request.headers.append((name, value))
+        request.header[name] = value
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        assert request is not None
+        request.method = self._parser.get_method()
+        request.version = self._parser.get_http_version()
+        if self._parser.should_upgrade():
+            raise _RefuseError(
+                Refusal.BAD_HTTP, "upgrades and tunnels are not offered here: use plain HTTP/1.1"
+            )
+        header = request.header
+        length = header.get(b"content-length")
+        if length is not None:
+            if b"transfer-encoding" in header:
+                raise _RefuseError(
+                    Refusal.BAD_HTTP, "send either content-length or transfer-encoding, not both"
+                )
+            if int(length) > BODY_BYTES_MAX:
+                raise _RefuseError(
+                    Refusal.TOO_LARGE,
+                    f"the body has {int(length)} bytes; at most {BODY_BYTES_MAX} are taken",
+                )
+        if header.get(b"expect", b"").lower() == b"100-continue" and not self.answering:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._since_us = monotonic_us()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._since_us = monotonic_us()
+        if self._body_bytes > BODY_BYTES_MAX:
+            raise _RefuseError(Refusal.TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes")
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        request, self._request = self._request, None
+        assert request is not None
+        url = self._url
+        mark = url.find(b"?")
+        request.path, request.query = (url, b"") if mark < 0 else (url[:mark], url[mark + 1 :])
+        body = self._body
+        request.body = body[0] if len(body) == 1 else b"".join(body)
+        self._body = []
+        request.keep_alive = self._parser.should_keep_alive()
+        if self.answering is None and not self._pipeline:
+            self._desk.take(self, request)
+            return
+        if len(self._pipeline) >= PIPELINE_MAX:
+            raise _RefuseError(
+                Refusal.BAD_HTTP, f"over {PIPELINE_MAX} requests are pipelined on one connection"
+            )
+        self._pipeline.append(request)
+        self._pause_reading()
+
+    # --- the answer's side
+
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def done(self, *, keep_alive: bool) -> None:
+        """The current answer is written whole: take the next request, or close."""
+        self.answering = None
+        self._since_us = monotonic_us()
+        if not keep_alive or self.closing:
+            self.close()
+        elif self._pipeline:
+            self._desk.take(self, self._pipeline.popleft())
+        elif self._transport is not None and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        self.closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """The answer broke: a client must not take what it got for the whole."""
+        self.closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_when_idle(self) -> None:
+        """The server stops: finish what runs, take nothing new."""
+        self.closing = True
+        if self.answering is None:
+            self.close()
+
+    def expire(self, now_us: int) -> None:
+        """Swept every few seconds: end connections whose client stalls or idles too long."""
+        if self.answering is not None or self.closing:
+            return
+        waited_us = now_us - self._since_us
+        if self._request is None:
+            if waited_us > IDLE_TIMEOUT_US:
+                self.close()
+            return
+        limit_us = BODY_TIMEOUT_US if self._body or self._request.method else HEAD_TIMEOUT_US
+        if waited_us > limit_us:
+            self._refuse(Refusal.TOO_SLOW, f"no whole request within {limit_us // 1_000_000} s")
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def _refuse(self, why: Refusal, message: str) -> None:
+        """Answer what cannot be a request, then close: the framing is no longer to be trusted."""
+        if self.answering is not None:
+            self.closing = True  # the running answer is finished first, then the connection closes
+            return
+        self.write(plain_response(why.value.status, error_body(why, message), close=True))
+        self.close()
+
+
+class _RefuseError(Exception):
+    """Raised inside parser callbacks; httptools wraps it, `data_received` unwraps it."""
+
+    def __init__(self, why: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.why = why
+        self.message = message
+
+
+def plain_response(status: int, body: bytes, *, headers: bytes = b"", close: bool = False) -> bytes:
+    """A whole JSON response. `headers` are further header lines, each ending in CRLF."""
+    reason = REASONS.get(status, b"Status")
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            % (status, reason, len(body)),
+            headers,
+            b"connection: close\r\n\r\n" if close else b"\r\n",
+            body,
+        )
+    )
+
+
+ProtocolFactory = Callable[[], HotProtocol]

@@ -1,0 +1,416 @@
+"""One request's day: parsed, admitted, perhaps held, sent, relayed, recorded. An edge.
+
+In: a whole request from a client's connection. Out: bytes to the client, exactly one outcome to
+telemetry, exactly one release of whatever was taken. Until the first engine byte a failed attempt
+goes elsewhere; after it the stream ends with an error event.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.admission import Held, No, Ticket
+from gateway.events import EventRelay
+from gateway.hot_protocol import HotProtocol, Request, plain_response
+from gateway.openai_api import (
+    Head,
+    Refusal,
+    Usage,
+    error_body,
+    error_event,
+    replace_model,
+    usage_in,
+)
+from gateway.reply import Reply, retry_headers
+from gateway.telemetry import OutcomeKind, Record
+from placement.catalog import ModelSpec, Tenant
+
+if TYPE_CHECKING:
+    from gateway.gate import Gate
+    from gateway.routing import Lane
+    from gateway.upstream import Exchange
+
+US = 1_000_000
+HEARTBEAT_FIRST_US = 5 * US
+HEARTBEAT_NEXT_US = 10 * US
+ATTEMPTS_MAX = 4
+WHOLE_BYTES_MAX = 8 * 1024 * 1024
+
+
+class Journey(Ticket):
+    """State of one request. Callbacks come from the connection, admission, upstream and timers."""
+
+    __slots__ = (
+        "_alarm",
+        "_attempts",
+        "_begun",
+        "_body",
+        "_connection",
+        "_ended",
+        "_error_status",
+        "_events",
+        "_exchange",
+        "_gate",
+        "_head",
+        "_heartbeat",
+        "_held_us",
+        "_lane",
+        "_last_us",
+        "_reply",
+        "_request",
+        "_retry",
+        "_rung",
+        "_upstream_headers",
+        "_whole",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        gate: "Gate",
+        connection: HotProtocol,
+        request: Request,
+        head: Head,
+        spec: ModelSpec,
+        tenant: Tenant | None,
+        request_id: bytes,
+        now_us: int,
+        deadline_us: int,
+    ) -> None:
+        self.spec = spec
+        self.tenant = tenant
+        self.arrived_us = now_us
+        self.deadline_us = deadline_us
+        self.held_since_us = 0
+        self.cold = False
+        self.excluded = frozenset()
+        self.request_id = request_id
+        self._gate = gate
+        self._connection = connection
+        self._request = request
+        self._head = head
+        self._body = request.body
+        self._retry = request.header.get(b"x-stainless-retry-count", b"0") != b"0"
+        self._lane: Lane | None = None
+        self._exchange: Exchange | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._attempts = 0
+        self._begun = False  # engine bytes are with the client
+        self._ended = False
+        self._reply = Reply(connection, request, request_id, stream=head.stream)
+        self._error_status = 0
+        self._upstream_headers: dict[bytes, bytes] = {}
+        self._whole: list[bytes] = []
+        self._events = EventRelay()
+        self._last_us = 0
+        self._held_us = 0
+        self._rung = "serving"
+
+    # --- admission
+
+    def begin(self) -> None:
+        """Ask for a lane; go, wait, or be refused."""
+        self._connection.answering = self
+        gate = self._gate
+        verdict = gate.admission.arrive(self, self.arrived_us)
+        if isinstance(verdict, No):
+            self.tenant = None  # nothing was counted
+            self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
+            return
+        self._alarm = gate.call_after(self.deadline_us - self.arrived_us, self._on_alarm)
+        if isinstance(verdict, Held):
+            self._wait()
+        else:
+            self.go(verdict)
+
+    def go(self, lane: "Lane") -> None:
+        """A lane's slot is ours: send."""
+        if self.held_since_us:
+            self._held_us += self._gate.now_us() - self.held_since_us
+            self.held_since_us = 0
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        if self.cold:
+            self._rung = lane.climbed_from
+        self._lane = lane
+        self._attempts += 1
+        self._error_status = 0
+        body = self._body
+        name = self.spec.upstream_model
+        if name and name != self._head.model:
+            body = replace_model(body, name)
+        head = self._gate.upstream_head(
+            lane, self._request.path, self.request_id, self._request, len(body)
+        )
+        self._exchange = self._gate.pool.send(lane, head, body, self)
+
+    def _wait(self) -> None:
+        gate = self._gate
+        gate.on_held(self.spec.id)
+        if self._head.stream and not self._reply.committed:
+            self._heartbeat = gate.call_after(HEARTBEAT_FIRST_US, self._on_heartbeat)
+        elif self._reply.committed:
+            self._heartbeat = gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
+
+    def _on_heartbeat(self) -> None:
+        """Tell a waiting stream that it is not forgotten. The first one commits the 200."""
+        gate = self._gate
+        if not self._reply.committed:
+            self._reply.commit(b"x-warmtide-held: true\r\n")
+        eta_us = gate.eta_us(self.spec.id)
+        note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
+        self._reply.chunk(b": keep-alive model is getting ready%b\n\n" % note)
+        self._heartbeat = gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
+
+    def _on_alarm(self) -> None:
+        """The deadline to the first engine byte; after it, the longest silence that is borne."""
+        now_us = self._gate.now_us()
+        if self._begun:
+            quiet_until_us = max(self._last_us, self._events.last_us) + self.spec.deadline_us
+            if now_us < quiet_until_us:
+                self._alarm = self._gate.call_after(quiet_until_us - now_us, self._on_alarm)
+                return
+            self._break("the engine went silent in mid-answer")
+            return
+        where = "waiting for a replica" if self.held_since_us else "waiting for the engine"
+        message = f"the deadline passed while {where} of `{self.spec.id}`"
+        self._refuse(Refusal.DEADLINE, message)
+
+    # --- upstream's listener
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._upstream_headers = headers
+        if status != 200:
+            self._error_status = status
+
+    def on_data(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if self._error_status or not self._head.stream:
+            self._keep_whole(data)
+            return
+        self._relay_events(data)
+
+    def on_end(self) -> None:
+        if self._ended:
+            return
+        self._exchange = None
+        if self._error_status:
+            self._on_engine_error()
+        elif self._head.stream:
+            self._end_stream()
+        elif self._begun:
+            self._end_chunked()
+        else:
+            self._end_whole()
+
+    def on_failed(self, why: str) -> None:
+        """The attempt broke. Nothing reached the client: elsewhere. Something did: say so, end."""
+        if self._ended:
+            return
+        self._exchange = None
+        lane = self._lane
+        assert lane is not None
+        self._gate.on_lane_failed(lane, why)
+        if self._begun:
+            self._break(f"the engine broke off: {why}")
+            return
+        self._let_go_of_lane()
+        self._whole.clear()
+        self._events = EventRelay()
+        if self._attempts >= ATTEMPTS_MAX:
+            self._refuse(
+                Refusal.ENGINE_FAILED, f"{self._attempts} attempts failed; last: {why}", US
+            )
+            return
+        self.excluded = self.excluded | {lane.lane_id} if not self.spec.managed else self.excluded
+        verdict = self._gate.admission.again(self, self._gate.now_us())
+        if isinstance(verdict, No):
+            self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
+        elif isinstance(verdict, Held):
+            self._wait()
+        else:
+            self.go(verdict)
+
+    def _on_engine_error(self) -> None:
+        """A client's mistake goes through as the engine put it; an engine's trouble elsewhere."""
+        lane = self._lane
+        assert lane is not None
+        if self._error_status >= 500 or self._error_status == 429:
+            other = self._gate.elsewhere(self, lane)
+            if other is not None and self._attempts < ATTEMPTS_MAX:
+                self._let_go_of_lane()
+                self._whole.clear()
+                self.go(other)
+                return
+        body = b"".join(self._whole)
+        status = self._error_status
+        if self._reply.committed:
+            message = f"the engine answered {status}: {body[:300].decode('utf-8', 'replace')}"
+            self._reply.chunk(error_event(Refusal.ENGINE_FAILED, message))
+            self._reply.finish()
+            self._end(OutcomeKind.REFUSED, f"engine_{status}")
+            return
+        retry_after = self._upstream_headers.get(b"retry-after")
+        headers = b"" if retry_after is None else b"retry-after: %b\r\n" % retry_after
+        self._reply.whole(status, body, headers, self._content_type())
+        self._end(OutcomeKind.REFUSED, f"engine_{status}")
+
+    # --- relaying
+
+    def _relay_events(self, data: bytes) -> None:
+        """Pass whole server-sent events on as they come."""
+        events = self._events.feed(data, self._gate.now_us())
+        if self._events.oversize:
+            self.on_failed("the engine sent an event of over a megabyte")
+        elif events:
+            if not self._begun:
+                self._open_stream()
+            self._reply.chunk(events)
+
+    def _open_stream(self) -> None:
+        self._begun = True
+        if self._reply.committed:
+            lane = self._lane
+            assert lane is not None
+            note = f": warmtide replica={lane.lane_id} rung={self._rung}"
+            self._reply.chunk(f"{note} held-ms={self._held_us // 1000}\n\n".encode())
+        else:
+            self._reply.commit(self._fleet_headers())
+
+    def _end_stream(self) -> None:
+        events = self._events
+        if not self._begun or (not events.done and self.spec.managed):
+            self.on_failed("the stream ended before its last event")
+            return
+        rest = events.rest()
+        if rest:
+            self._reply.chunk(rest)
+        self._reply.finish()
+        self._end(OutcomeKind.CUT if events.error else OutcomeKind.ANSWERED, usage=events.usage())
+
+    def _keep_whole(self, data: bytes) -> None:
+        """What is not streamed goes out in one write, so that a broken answer can go elsewhere."""
+        if self._begun:
+            self._last_us = self._gate.now_us()
+            self._reply.chunk(data)
+            return
+        self._whole.append(data)
+        if sum(map(len, self._whole)) > WHOLE_BYTES_MAX and not self._error_status:
+            self._begun = True
+            self._last_us = self._gate.now_us()
+            self._reply.commit(self._fleet_headers())
+            self._reply.chunk(b"".join(self._whole))
+            self._whole.clear()
+
+    def _end_whole(self) -> None:
+        whole = self._whole
+        body = whole[0] if len(whole) == 1 else b"".join(whole)
+        self._last_us = self._gate.now_us()
+        self._reply.whole(200, body, self._fleet_headers(), self._content_type())
+        self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
+
+    def _end_chunked(self) -> None:
+        self._reply.finish()
+        self._end(OutcomeKind.ANSWERED)
+
+    def _break(self, why: str) -> None:
+        """The answer had begun and cannot be ended well: say so inside it."""
+        if self._head.stream:
+            self._reply.chunk(error_event(Refusal.ENGINE_FAILED, why))
+            self._reply.finish()
+            self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
+        else:
+            self._connection.abort()
+            self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
+
+    # --- the client's side
+
+    def client_left(self) -> None:
+        self._end(OutcomeKind.CANCELLED)
+
+    def half_closed(self) -> bool:
+        """A closed sending side is how leaving looks; whoever only half left is told the rule."""
+        if not self._reply.committed:
+            message = "the connection was half closed: keep it open until the answer has come"
+            body = error_body(Refusal.HALF_CLOSED, message)
+            self._connection.write(plain_response(400, body, close=True))
+        self._connection.closing = True
+        self._end(OutcomeKind.CANCELLED)
+        return False
+
+    def pause(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def _refuse(self, why: Refusal, message: str, retry_after_us: int = 0) -> None:
+        """An error of the gateway's own, as a response, or as an event after a heartbeat."""
+        if self._reply.committed:
+            self._reply.chunk(error_event(why, message))
+            self._reply.finish()
+        else:
+            body = error_body(why, message)
+            self._reply.whole(why.value.status, body, retry_headers(why, retry_after_us))
+        self._end(OutcomeKind.REFUSED, why.value.code)
+
+    def _content_type(self) -> bytes:
+        return self._upstream_headers.get(b"content-type", b"application/json")
+
+    def _fleet_headers(self) -> bytes:
+        lane = self._lane
+        assert lane is not None
+        return b"x-warmtide-replica: %b\r\nx-warmtide-rung: %b\r\nx-warmtide-held-ms: %d\r\n" % (
+            lane.lane_id.encode(),
+            self._rung.encode(),
+            self._held_us // 1000,
+        )
+
+    # --- the end
+
+    def _let_go_of_lane(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self._gate.admission.release(lane, self._gate.now_us())
+
+    def _end(self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None) -> None:
+        """Once, on every path: free what was taken, record, hand the connection back."""
+        if self._ended:
+            return
+        self._ended = True
+        gate = self._gate
+        for timer in (self._alarm, self._heartbeat):
+            if timer is not None:
+                timer.cancel()
+        if self._exchange is not None:
+            self._exchange.abort()
+            self._exchange = None
+        if self.held_since_us:
+            self._held_us += gate.now_us() - self.held_since_us
+            gate.admission.leave(self)
+        self._let_go_of_lane()
+        gate.admission.depart(self)
+        gate.record(self._to_record(outcome, code, usage))
+        if self._connection.answering is self:
+            self._connection.done(keep_alive=self._reply.keep_alive)
+
+    def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
+        tokens = usage.completion_tokens if usage is not None else self._events.count
+        first_us, last_us = self._events.first_us, self._events.last_us
+        return Record(
+            model_id=self.spec.id,
+            outcome=outcome,
+            code=code,
+            retry=self._retry,
+            cold=self.cold,
+            rung=self._rung if self._attempts else "",
+            held_us=self._held_us,
+            ttft_us=first_us - self.arrived_us if first_us else 0,
+            itl_us=(last_us - first_us) // (tokens - 1) if first_us and tokens > 1 else 0,
+            prompt_tokens=usage.prompt_tokens if usage is not None else 0,
+            output_tokens=usage.completion_tokens if usage is not None else 0,
+        )

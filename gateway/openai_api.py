@@ -1,0 +1,276 @@
+"""OpenAI's shapes at the gateway's two doors: what is read of a request, what an error looks like.
+
+In: request bodies and server-sent events as bytes. Out: the few fields the gateway needs, error
+bodies, framing. Never: awaits, keeps state, changes a byte that a client sent.
+"""
+
+import difflib
+from collections.abc import Iterable
+from enum import Enum
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from placement.catalog import Task
+
+HOT_ROUTES: dict[bytes, Task] = {
+    b"/v1/chat/completions": Task.CHAT,
+    b"/v1/completions": Task.COMPLETIONS,
+    b"/v1/embeddings": Task.EMBEDDINGS,
+}
+
+
+class Kind(NamedTuple):
+    """One way to be refused: status, OpenAI `type`, `code`, whether trying again can help."""
+
+    status: int
+    type: str
+    code: str
+    retry: bool
+
+
+class Refusal(Enum):
+    """Every error the gateway itself answers, in one table."""
+
+    BAD_REQUEST = Kind(400, "invalid_request_error", "invalid_request", retry=False)
+    BAD_HTTP = Kind(400, "invalid_request_error", "malformed_http", retry=False)
+    NO_KEY = Kind(401, "invalid_request_error", "invalid_api_key", retry=False)
+    FORBIDDEN = Kind(403, "invalid_request_error", "permission_denied", retry=False)
+    NO_ROUTE = Kind(404, "invalid_request_error", "not_found", retry=False)
+    NO_MODEL = Kind(404, "invalid_request_error", "model_not_found", retry=False)
+    WRONG_TASK = Kind(400, "invalid_request_error", "unsupported_task", retry=False)
+    WRONG_METHOD = Kind(405, "invalid_request_error", "method_not_allowed", retry=False)
+    TOO_SLOW = Kind(408, "invalid_request_error", "request_timeout", retry=True)
+    HALF_CLOSED = Kind(400, "invalid_request_error", "client_closed", retry=False)
+    TOO_LARGE = Kind(413, "invalid_request_error", "request_too_large", retry=False)
+    HEADERS_TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large", retry=False)
+    TENANT_LIMIT = Kind(429, "rate_limit_error", "rate_limit_exceeded", retry=True)
+    OVERLOADED = Kind(429, "overloaded_error", "overloaded", retry=True)
+    ENGINE_FAILED = Kind(502, "api_error", "engine_failed", retry=True)
+    LOADING = Kind(503, "overloaded_error", "model_loading", retry=True)
+    NO_CAPACITY = Kind(503, "overloaded_error", "no_capacity", retry=True)
+    STOPPING = Kind(503, "overloaded_error", "shutting_down", retry=True)
+    DEADLINE = Kind(504, "timeout_error", "deadline_exceeded", retry=False)
+
+
+class _Options(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Head(msgspec.Struct):
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    stream: bool | None = None
+    stream_options: _Options | None = None
+
+
+class _ChatHead(_Head, kw_only=True):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+
+
+class _CompletionHead(_Head, kw_only=True):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class _EmbeddingHead(_Head, kw_only=True):
+    input: str | list[str] | list[int] | list[list[int]]
+
+
+class _CompletionAny(_Head, kw_only=True):
+    prompt: Any
+    max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class _EmbeddingAny(_Head, kw_only=True):
+    input: Any
+
+
+_DECODERS: dict[Task, msgspec.json.Decoder[Any]] = {
+    Task.CHAT: msgspec.json.Decoder(_ChatHead),
+    Task.COMPLETIONS: msgspec.json.Decoder(_CompletionAny),
+    Task.EMBEDDINGS: msgspec.json.Decoder(_EmbeddingAny),
+}
+
+
+class Head(NamedTuple):
+    """What the gateway needs to know of a request's body."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+
+
+class BadBodyError(Exception):
+    """The body is not a request of this route: the text says what and where."""
+
+
+def parse_head(task: Task, body: bytes) -> Head:
+    """Read only what routing needs; skip the rest. Raises `BadBodyError` in the caller's words."""
+    try:
+        if not body.isascii():
+            str(body, "utf-8")
+        head = _DECODERS[task].decode(body)
+        if task is not Task.CHAT:
+            _check_text_input(task, head)
+    except UnicodeDecodeError as error:
+        raise BadBodyError(
+            f"the body is not valid UTF-8 (byte {error.start}): send JSON encoded as UTF-8"
+        ) from None
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise BadBodyError(_in_plain_words(str(error))) from None
+    except RecursionError:
+        raise BadBodyError("the body is nested too deeply to be a request") from None
+    options = head.stream_options
+    return Head(head.model, bool(head.stream), bool(options is not None and options.include_usage))
+
+
+def _check_text_input(task: Task, head: Any) -> None:
+    field = "prompt" if task is Task.COMPLETIONS else "input"
+    given = head.prompt if task is Task.COMPLETIONS else head.input
+    if isinstance(given, str) and given:
+        return
+    if isinstance(given, list) and given and _one_kind(given):
+        return
+    raise BadBodyError(
+        f"`{field}` must be a non-empty string, a list of strings, or lists of token ids"
+    )
+
+
+def _one_kind(items: list[Any]) -> bool:
+    kind = type(items[0])
+    if kind is list:
+        return all(type(i) is list and i and all(type(t) is int for t in i) for i in items)
+    return kind in (str, int) and all(type(i) is kind for i in items)
+
+
+def _in_plain_words(error: str) -> str:
+    what, _, where = error.partition(" - at ")
+    if what.startswith("JSON is malformed"):
+        return f"the body is not valid JSON: {what.removeprefix('JSON is malformed: ')}"
+    if "truncated" in what:
+        return "the body is not valid JSON: it ends too early"
+    if not where:
+        return f"the body is not a request of this route: {what}"
+    field = where.strip("`").removeprefix("$").removeprefix(".")
+    return f"`{field or 'body'}`: {what[0].lower()}{what[1:]}"
+
+
+def replace_model(body: bytes, name: str) -> bytes:
+    """The same body asking for `name`; every other value keeps its bytes."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(name))
+    return msgspec.json.encode(fields)
+
+
+def error_body(kind: Refusal, message: str, param: str | None = None) -> bytes:
+    """OpenAI's error document."""
+    error = {
+        "message": message,
+        "type": kind.value.type,
+        "param": param,
+        "code": kind.value.code,
+    }
+    return msgspec.json.encode({"error": error})
+
+
+def error_event(kind: Refusal, message: str) -> bytes:
+    """The same as the last event of a stream that had begun."""
+    return b"data: " + error_body(kind, message) + b"\n\n"
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """What to say of a name nobody serves: the closest ones, or where to see them all."""
+    shown = name if len(name) <= 80 else name[:77] + "..."
+    close = difflib.get_close_matches(name[:80], list(known), n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(close)}?" if close else "see GET /v1/models for those served"
+    return f"the model `{shown}` does not exist: {hint}"
+
+
+# --- server-sent events ---------------------------------------------------------------------------
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _WithUsage(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_USAGE = msgspec.json.Decoder(_WithUsage)
+
+
+def has_text(event: bytes) -> bool:
+    """Whether an SSE event carries a non-empty delta: the event that ends the wait for TTFT."""
+    data = _data_of(event)
+    if data is None or data == b"[DONE]":
+        return False
+    try:
+        chunk = _CHUNK.decode(data)
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return False
+    for choice in chunk.choices:
+        delta = choice.delta
+        if choice.text or (
+            delta is not None
+            and (
+                delta.content
+                or delta.reasoning_content
+                or delta.reasoning
+                or delta.tool_calls
+                or delta.refusal
+            )
+        ):
+            return True
+    return False
+
+
+def usage_in(tail: bytes) -> Usage | None:
+    """Token usage from a stream's last events or a whole response: counted, never guessed."""
+    if b'"usage"' not in tail:
+        return None
+    for piece in reversed(tail.split(b"\n\n")):
+        if b'"usage"' not in piece:
+            continue
+        try:
+            found = _USAGE.decode(_data_of(piece) or piece)
+        except (msgspec.ValidationError, msgspec.DecodeError):
+            continue
+        if found.usage is not None:
+            return found.usage
+    return None
+
+
+def _data_of(event: bytes) -> bytes | None:
+    at = event.find(b"data:")
+    if at < 0 or (at > 0 and event[at - 1 : at] != b"\n"):
+        return None
+    return event[at + 5 :].strip()

@@ -1,0 +1,83 @@
+"""How an answer is written to a client: heads, chunks, whole responses, retry advice. An edge.
+
+In: what a journey wants said. Out: bytes on its connection, framed for HTTP/1.1 or 1.0. Never:
+decides what to say.
+"""
+
+from gateway.hot_protocol import REASONS, HotProtocol, Request
+from gateway.openai_api import Refusal
+
+US = 1_000_000
+RETRY_AFTER_MAX_S = 120
+"""The official client waits no longer than this, whatever Retry-After says."""
+
+
+class Reply:
+    """One response. Once `committed`, its status is settled and errors become events."""
+
+    __slots__ = ("_chunked", "_connection", "_request", "_request_id", "_stream", "committed")
+
+    def __init__(
+        self, connection: HotProtocol, request: Request, request_id: bytes, *, stream: bool
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._request_id = request_id
+        self._stream = stream
+        self._chunked = request.version == "1.1"
+        self.committed = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """An HTTP/1.0 answer ends with its connection."""
+        return self._request.keep_alive and self._chunked and not self._connection.closing
+
+    def commit(self, headers: bytes) -> None:
+        """Send a 200's head ahead of a body that comes in pieces."""
+        self.committed = True
+        kind = b"text/event-stream; charset=utf-8" if self._stream else b"application/json"
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b"connection: close\r\n"
+        self._connection.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncache-control: no-cache\r\n"
+            b"x-request-id: %b\r\n%b%b\r\n" % (kind, self._request_id, framing, headers)
+        )
+
+    def chunk(self, data: bytes) -> None:
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.write(data)
+
+    def finish(self) -> None:
+        if self._chunked:
+            self._connection.write(b"0\r\n\r\n")
+
+    def whole(
+        self, status: int, body: bytes, headers: bytes, kind: bytes = b"application/json"
+    ) -> None:
+        """A response of known length in one write."""
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        self._connection.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
+            b"x-request-id: %b\r\n%b%b\r\n%b"
+            % (
+                status,
+                REASONS.get(status, b"Status"),
+                kind,
+                len(body),
+                self._request_id,
+                headers,
+                close,
+                body,
+            )
+        )
+
+
+def retry_headers(why: Refusal, retry_after_us: int) -> bytes:
+    """`Retry-After` in whole seconds; where waiting cannot help the official client is told so."""
+    if why is Refusal.DEADLINE:
+        return b"x-should-retry: false\r\n"
+    if not why.value.retry or retry_after_us <= 0:
+        return b""
+    seconds = max(1, -(-retry_after_us // US))
+    line = b"retry-after: %d\r\n" % seconds
+    return line + b"x-should-retry: false\r\n" if seconds > RETRY_AFTER_MAX_S else line

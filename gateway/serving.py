@@ -1,0 +1,201 @@
+"""The composition: clock, fleet, control loop, gate, both ports; started and stopped. An edge."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway import state_dir as state
+from gateway.admin import NodesChangedError, build_admin
+from gateway.app import build_app
+from gateway.desk import Desk
+from gateway.gate import Gate
+from gateway.hot_protocol import HotProtocol
+from placement.catalog import Catalog, Frozen
+from placement.catalog_diff import diff_catalogs
+from placement.catalog_file import CatalogError, load_catalog, parse_catalog
+from placement.clock import US, Clock, monotonic_us
+from placement.fleet import Fleet
+from prewarm.loop import Loop
+
+log = logging.getLogger("warmtide.gateway")
+
+DRAIN_WALL_S = 10.0
+SWEEP_WALL_S = 2.0
+BACKLOG = 2048
+
+
+class Settings(Frozen, frozen=True, kw_only=True):
+    """What the command line said; the catalog says the rest."""
+
+    catalog_path: str
+    fleet: str
+    host: str
+    port: int
+    admin_port: int
+    state_dir: str
+    time_scale: float | None = None
+    secrets_by_env: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class StartError(Exception):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+class Serving:
+    """A running gateway. `start`, then `until_stopped`, then `close`."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.folder = Path(settings.state_dir)
+        scale = settings.time_scale or catalog.time_scale
+        self.catalog = msgspec.structs.replace(catalog, time_scale=scale)
+        self.clock = Clock(scale)
+        self.gate = Gate(self.catalog, self.clock, settings.secrets_by_env)
+        self.loop = Loop(self.catalog, self._fleet(), self.gate, self.clock)
+        self.gate.eta_of = self.loop.eta_us
+        self.gate.poke = self.loop.poke
+        self.desk = Desk(self.gate, build_app(lambda: self.desk))
+        token = state.admin_token(self.folder)
+        admin = build_admin(lambda: self.desk, self.loop, token, self.apply)
+        self._admin_desk = Desk(self.gate, admin)
+        self._connections: set[HotProtocol] = set()
+        self._servers: list[asyncio.Server] = []
+        self._stop = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _fleet(self) -> Fleet:
+        """Fleets are plug-ins: the local one ships, others register an entry point."""
+        found = {e.name: e for e in entry_points(group="warmtide.fleets")}
+        if self.settings.fleet not in found:
+            known = ", ".join(sorted(found))
+            raise StartError(
+                f"there is no fleet `{self.settings.fleet}` in this installation; there is: "
+                f"{known}. A fleet for Ray needs `pip install 'warmtide[ray]'` and its plug-in"
+            )
+        make: Callable[[Catalog, Path, Clock], Fleet] = found[self.settings.fleet].load()
+        return make(self.catalog, self.folder, self.clock)
+
+    async def start(self) -> state.Card:
+        """Open both ports, then bring the fleet up. Requests are held from the first moment."""
+        url = await self._listen(self.desk, self.settings.port)
+        admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
+        await self.loop.start()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_file)
+        self._sweeper = asyncio.create_task(self._sweep())
+        card = state.Card(
+            pid=os.getpid(),
+            start_time=state.own_start_time(),
+            url=url,
+            admin_url=admin_url,
+            state_dir=str(self.folder),
+            catalog=self.settings.catalog_path,
+            time_scale=self.clock.scale,
+        )
+        state.write_card(self.folder, card)
+        return card
+
+    async def until_stopped(self) -> None:
+        await self._stop.wait()
+
+    async def close(self) -> None:
+        """Take nothing new, let running answers end for a while, then end the fleet."""
+        self.desk.stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        drain_until_us = monotonic_us() + int(DRAIN_WALL_S * US)
+        while self._connections and monotonic_us() < drain_until_us:
+            await asyncio.sleep(0.05)  # the end of the process: nobody waits on this but its owner
+        for connection in list(self._connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self.gate.pool.close()
+        await self.loop.close(end_engines=True)
+        state.drop_card(self.folder)
+
+    async def apply(self, text: str, name: str) -> dict[str, Any]:
+        """Take a changed catalog without dropping a request. Raises `CatalogError`."""
+        fresh = parse_catalog(text, name)
+        fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
+        changes = diff_catalogs(self.catalog, fresh)
+        if changes.nodes_changed:
+            raise NodesChangedError(
+                "nodes cannot change while the fleet runs: `warmtide down`, then `warmtide up`"
+            )
+        self.catalog = fresh
+        self.gate.load(fresh)
+        await self.loop.reload(fresh)
+        log.info("catalog %s: %s", fresh.version, changes)
+        told: dict[str, Any] = msgspec.to_builtins(changes)
+        return {"version": fresh.version, **told}
+
+    def _reload_file(self) -> None:
+        async def reload() -> None:
+            path = self.settings.catalog_path
+            try:
+                await self.apply(_text_of(path), path)
+            except (OSError, UnicodeDecodeError, CatalogError, NodesChangedError) as error:
+                log.warning("the catalog was not reloaded, the old one stays: %s", error)
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, desk: Desk, port: int) -> str:
+        host = self.settings.host if desk is self.desk else "127.0.0.1"
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            server = await loop.create_server(
+                lambda: HotProtocol(desk, self._connections),
+                host,
+                port,
+                family=family,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            flag = "--port" if desk is self.desk else "--admin-port"
+            raise StartError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}. "
+                f"Choose another with {flag}, or end what runs there (`warmtide down`)"
+            ) from None
+        self._servers.append(server)
+        bound = server.sockets[0].getsockname()
+        return f"http://{f'[{host}]' if ':' in host else host}:{bound[1]}"
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_WALL_S)
+            now_us = monotonic_us()
+            for connection in list(self._connections):
+                connection.expire(now_us)
+            self.gate.pool.sweep()
+
+
+def _text_of(path: str) -> str:
+    return Path(path).read_text("utf-8")
+
+
+def load_for_start(path: Path, host: str) -> Catalog:
+    """The catalog, checked against how it will be served. Raises `CatalogError`, `StartError`."""
+    catalog = load_catalog(path)
+    if host not in ("127.0.0.1", "localhost", "::1") and not catalog.tenants:
+        raise StartError(
+            f"{host} is reachable from elsewhere and the catalog declares no tenants: add "
+            "`tenants:` with keys (`warmtide key new`), or keep --host 127.0.0.1"
+        )
+    return catalog

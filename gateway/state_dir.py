@@ -1,0 +1,72 @@
+"""The gateway's folder: who runs, where, the admin token. An edge.
+
+In: a state directory. Out: the running gateway's card, tokens (mode 0600). Never: trusts a pid
+without its start time.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from placement.catalog import Frozen
+
+CARD = "gateway.json"
+TOKEN = "admin.token"
+
+
+class Card(Frozen, frozen=True, kw_only=True):
+    """Left by a running gateway for the other commands."""
+
+    pid: int
+    start_time: float
+    url: str
+    admin_url: str
+    state_dir: str
+    catalog: str
+    time_scale: float
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.start_time) < 1.0
+        except psutil.Error:
+            return False
+
+
+def read_card(state_dir: Path) -> Card | None:
+    """The card of a gateway that runs over this folder, or None."""
+    try:
+        card = msgspec.json.decode((state_dir / CARD).read_bytes(), type=Card)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return card if card.alive else None
+
+
+def write_card(state_dir: Path, card: Card) -> None:
+    """Whole or not at all: a reader never sees half a card."""
+    fresh = state_dir / f"{CARD}.new"
+    fresh.write_bytes(msgspec.json.encode(card))
+    fresh.replace(state_dir / CARD)
+
+
+def drop_card(state_dir: Path) -> None:
+    (state_dir / CARD).unlink(missing_ok=True)
+
+
+def own_start_time() -> float:
+    return psutil.Process().create_time()
+
+
+def admin_token(state_dir: Path) -> str:
+    """The admin port's token; made on first use, readable by its owner only."""
+    path = state_dir / TOKEN
+    try:
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(32)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token)
+        return token

@@ -1,0 +1,337 @@
+"""The gateway's own HTTP/1.1 client to engines: pooled connections, one exchange at a time each.
+
+In: a lane, a request's bytes, a listener. Out: calls on the listener, bytes as they come. Never:
+retries what an engine may have seen, decodes a body, keeps a byte longer than the read it came in.
+"""
+
+import asyncio
+import ssl
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.routing import Lane
+from placement.clock import monotonic_us
+
+IDLE_MAX_US = 4_000_000
+"""vLLM's server closes idle connections after 5 s: let go of ours before it does."""
+CONNECT_TIMEOUT_S = 5.0
+_Key = tuple[str, int, bool]
+
+
+class Listener(Protocol):
+    """Who asked. Exactly one of `on_end` and `on_failed` comes last, unless the asker aborted."""
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_failed(self, why: str) -> None: ...
+
+
+class Exchange:
+    """One request on its way. Abort closes the connection, which frees the engine at once."""
+
+    __slots__ = ("_connecting", "_connection", "_paused", "aborted")
+
+    def __init__(self) -> None:
+        self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._paused = False
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    def pause(self) -> None:
+        """The client reads slowly: stop reading from the engine, TCP tells it."""
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume()
+
+
+class _Connection(asyncio.Protocol):
+    """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
+
+    __slots__ = (
+        "_done",
+        "_headers",
+        "_keep",
+        "_key",
+        "_listener",
+        "_parser",
+        "_parts",
+        "_pool",
+        "_seen",
+        "_transport",
+        "idle_since_us",
+    )
+
+    def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
+        self._pool = pool
+        self._key = key
+        self._transport: asyncio.Transport | None = None
+        self._listener: Listener | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._done = False
+        self._keep = False
+        self._seen = False
+        self.idle_since_us = 0
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck
+        self._pool.opened.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._listener is None or self._parser is None:
+            self.abort()  # an engine that speaks unasked is not to be reused
+            return
+        self._seen = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._deliver()
+            self._fail(f"the engine's answer is not HTTP: {error}")
+            return
+        self._deliver()
+        if self._done:
+            self._finish()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self._key, self)
+        self._transport = None
+        if self._listener is not None:
+            if self._until_close():
+                self._finish()
+            else:
+                self._fail(f"the engine closed the connection{f': {exc}' if exc else ''}")
+
+    # httptools' side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        if self._listener is not None and self._parser is not None:
+            self._listener.on_head(self._parser.get_status_code(), self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self._done = True
+        # Asked here: once the message is over, llhttp forgets how it was framed.
+        self._keep = self._parser is not None and self._parser.should_keep_alive()
+
+    # the pool's and the exchange's side
+
+    def send(self, head: bytes, body: bytes, listener: Listener) -> None:
+        assert self._listener is None, "one exchange at a time"
+        assert self._transport is not None
+        self._listener = listener
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers = {}
+        self._done = self._seen = False
+        self._transport.writelines((head, body))
+
+    def abort(self) -> None:
+        self._listener = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it failed without a byte of an answer: nobody has seen the request through."""
+        return not self._seen
+
+    def _deliver(self) -> None:
+        parts = self._parts
+        if parts and self._listener is not None:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._parts = []
+            self._listener.on_data(data)
+
+    def _finish(self) -> None:
+        listener, self._listener = self._listener, None
+        self._parser = None
+        if self._done and self._keep and self.alive:
+            self.resume()
+            self._pool.park(self._key, self)
+        elif self._transport is not None:
+            self._transport.close()
+        if listener is not None:
+            listener.on_end()
+
+    def _fail(self, why: str) -> None:
+        listener, self._listener = self._listener, None
+        self.abort()
+        if listener is not None:
+            listener.on_failed(why)
+
+    def _until_close(self) -> bool:
+        """A body without length or chunks ends with the connection."""
+        return (
+            bool(self._headers)
+            and b"content-length" not in self._headers
+            and b"chunked" not in self._headers.get(b"transfer-encoding", b"").lower()
+            and not self._done
+        )
+
+
+class _SecondTry:
+    """Before the asker on a reused connection: if that proves stale, one fresh one is tried."""
+
+    __slots__ = ("_again", "_connection", "_listener")
+
+    def __init__(self, listener: Listener, connection: _Connection, again: "_Again") -> None:
+        self._listener = listener
+        self._connection = connection
+        self._again = again
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._listener.on_head(status, headers)
+
+    def on_data(self, data: bytes) -> None:
+        self._listener.on_data(data)
+
+    def on_end(self) -> None:
+        self._listener.on_end()
+
+    def on_failed(self, why: str) -> None:
+        if self._connection.stale:
+            self._again()
+        else:
+            self._listener.on_failed(why)
+
+
+class _Again(Protocol):
+    def __call__(self) -> None: ...
+
+
+class UpstreamPool:
+    """Idle connections by address, newest first. Bounded by what the lanes' slots allow."""
+
+    def __init__(self) -> None:
+        self._idle: dict[_Key, list[_Connection]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls: ssl.SSLContext | None = None
+        self.opened: set[_Connection] = set()
+
+    def send(self, lane: Lane, head: bytes, body: bytes, listener: Listener) -> Exchange:
+        """Send now if a connection idles, else as soon as one is open. Never raises."""
+        exchange = Exchange()
+        key = (lane.host, lane.port, lane.tls)
+        connection = self._take(key)
+        if connection is None:
+            self._open_and_send(key, head, body, listener, exchange)
+            return exchange
+        exchange._connection = connection
+
+        def again() -> None:
+            self._open_and_send(key, head, body, listener, exchange)
+
+        connection.send(head, body, _SecondTry(listener, connection, again))
+        return exchange
+
+    def park(self, key: _Key, connection: _Connection) -> None:
+        connection.idle_since_us = monotonic_us()
+        self._idle.setdefault(key, []).append(connection)
+
+    def forget(self, key: _Key, connection: _Connection) -> None:
+        self.opened.discard(connection)
+        idle = self._idle.get(key)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+            if not idle:
+                del self._idle[key]
+
+    def sweep(self) -> None:
+        """Close connections that idled too long. Called every few seconds."""
+        oldest_us = monotonic_us() - IDLE_MAX_US
+        for idle in list(self._idle.values()):
+            for connection in [c for c in idle if c.idle_since_us < oldest_us]:
+                connection.abort()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        for connection in list(self.opened):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def _take(self, key: _Key) -> _Connection | None:
+        idle = self._idle.get(key)
+        oldest_us = monotonic_us() - IDLE_MAX_US
+        while idle:
+            connection = idle.pop()
+            if connection.alive and connection.idle_since_us >= oldest_us:
+                return connection
+            connection.abort()
+        return None
+
+    def _open_and_send(
+        self, key: _Key, head: bytes, body: bytes, listener: Listener, exchange: Exchange
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._connect(key, head, body, listener, exchange)
+        )
+        exchange._connecting = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(
+        self, key: _Key, head: bytes, body: bytes, listener: Listener, exchange: Exchange
+    ) -> None:
+        host, port, tls = key
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, key), host, port, ssl=self._tls_context(tls)
+                )
+        except (OSError, TimeoutError) as error:
+            exchange._connecting = None
+            if not exchange.aborted:
+                listener.on_failed(f"cannot connect to the engine at {host}:{port}: {error}")
+            return
+        exchange._connecting = None
+        if exchange.aborted:
+            connection.abort()
+            return
+        exchange._connection = connection
+        connection.send(head, body, listener)
+        if exchange._paused:
+            connection.pause()
+
+    def _tls_context(self, tls: bool) -> ssl.SSLContext | None:
+        if tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls if tls else None

@@ -1,0 +1,143 @@
+"""The file's entries in, the core's records out, with every default filled in.
+
+In: entries of `catalog_shape`. Out: `ModelSpec`, `NodeSpec`, `Tenant`, `Policy`.
+Never: fails; what may not be converted was found by `catalog_check` before it.
+"""
+
+from placement import constants as c
+from placement.catalog import (
+    Adapter,
+    EngineKind,
+    Faults,
+    Links,
+    ModelId,
+    ModelSpec,
+    NodeId,
+    NodeSpec,
+    Policy,
+    ServiceTimes,
+    Task,
+    Tenant,
+)
+from placement.catalog_shape import ModelEntry, NodeEntry, PolicyEntry, TenantEntry
+from placement.edges import DEFAULT_LINKS
+
+KV_CACHE_DEFAULT_MAX = 20_000_000_000
+KV_PER_TOKEN_DEFAULT = 131_072
+SLOTS_DEFAULT = {EngineKind.LLAMACPP: 8, EngineKind.EXTERNAL: 1024}
+
+
+def model_spec(entry: ModelEntry) -> ModelSpec:
+    engine = EngineKind(entry.engine)
+    slots = entry.max_num_seqs or SLOTS_DEFAULT.get(engine, 32)
+    on_gpu = engine in (EngineKind.EMULATED, EngineKind.VLLM)
+    kv_per_token = entry.kv_bytes_per_token or (KV_PER_TOKEN_DEFAULT if on_gpu else 0)
+    weights = entry.weights or 0
+    return ModelSpec(
+        id=ModelId(entry.id),
+        engine=engine,
+        tasks=_tasks(entry),
+        source=entry.source,
+        aliases=tuple(entry.aliases),
+        adapters=tuple(Adapter(id=a.id, source=a.source) for a in entry.adapters),
+        weights_bytes=weights,
+        parameters=weights // 2 if entry.parameters is None else entry.parameters,
+        layers=entry.layers,
+        kv_bytes_per_token=kv_per_token,
+        gpus=entry.gpus,
+        kv_cache_bytes=_kv_cache(entry, slots, kv_per_token) if on_gpu else 0,
+        residue_bytes=_residue(entry) if on_gpu else 0,
+        max_model_len=entry.max_model_len,
+        max_num_seqs=slots,
+        service=_service(entry),
+        faults=Faults(**entry.faults.model_dump()) if entry.faults else Faults(),
+        engine_args=tuple(entry.engine_args),
+        min_replicas=entry.min_replicas,
+        max_replicas=max_replicas(entry),
+        priority=entry.priority,
+        deadline_us=entry.deadline,
+        ttft_slo_us=entry.slo.ttft,
+        itl_slo_us=entry.slo.itl,
+        endpoints=tuple(entry.endpoints),
+        upstream_model=entry.upstream_model,
+        api_key_env=entry.api_key_env or "",
+    )
+
+
+def max_replicas(entry: ModelEntry) -> int:
+    if entry.max_replicas is not None:
+        return entry.max_replicas
+    return max(1 if entry.engine == "llamacpp" else 8, entry.min_replicas)
+
+
+def node_ids(entry: NodeEntry) -> list[str]:
+    if entry.count is None:
+        return [entry.id]
+    return [f"{entry.id}{i}" for i in range(entry.count)]
+
+
+def node_specs(entry: NodeEntry) -> list[NodeSpec]:
+    known = c.GPU_TYPES[entry.gpu].hbm_bytes if entry.gpu else 0
+    given = {k: v for k, v in entry.links.model_dump().items() if v is not None}
+    defaults = {name: getattr(DEFAULT_LINKS, name) for name in Links.__struct_fields__}
+    links = Links(**(defaults | given))
+    return [
+        NodeSpec(
+            id=NodeId(node_id),
+            gpus=entry.gpus,
+            gpu_type=entry.gpu or "",
+            hbm_bytes=entry.hbm or known,
+            host_bytes=entry.host_memory,
+            links=links,
+            preloaded=entry.preloaded,
+        )
+        for node_id in node_ids(entry)
+    ]
+
+
+def tenant(entry: TenantEntry) -> Tenant:
+    return Tenant(
+        id=entry.id,
+        key_sha256=tuple(entry.keys),
+        models=tuple(entry.models),
+        max_in_flight=entry.max_in_flight,
+    )
+
+
+def policy(entry: PolicyEntry) -> Policy:
+    return Policy(
+        kind=entry.kind,
+        waiting_to_idle=entry.waiting_to_idle,
+        scale_out_load=entry.scale_out_load,
+        scale_in_load=entry.scale_in_load,
+        idle_park_us=entry.idle_park,
+        held_per_model_max=entry.held_per_model_max,
+        rate_half_life_us=entry.rate_half_life,
+    )
+
+
+def _tasks(entry: ModelEntry) -> tuple[Task, ...]:
+    """Of an external server we know nothing: it may say itself what it cannot do."""
+    if entry.tasks is not None:
+        return tuple(dict.fromkeys(Task(t) for t in entry.tasks))
+    return tuple(Task) if entry.engine == "external" else (Task.CHAT, Task.COMPLETIONS)
+
+
+def _service(entry: ModelEntry) -> ServiceTimes | None:
+    if entry.service is None:
+        return None
+    return ServiceTimes(prefill_us=entry.service.prefill, decode_step_us=entry.service.decode_step)
+
+
+def _kv_cache(entry: ModelEntry, slots: int, kv_per_token: int) -> int:
+    """Room for a full batch of the longest requests, as far as that is reasonable."""
+    if entry.kv_cache is not None:
+        return entry.kv_cache
+    full = slots * entry.max_model_len * kv_per_token // entry.gpus
+    return min(full, KV_CACHE_DEFAULT_MAX)
+
+
+def _residue(entry: ModelEntry) -> int:
+    if entry.residue is not None:
+        return entry.residue
+    return int((c.RESIDUE_TP1_BYTES if entry.gpus == 1 else c.RESIDUE_TP_BYTES).value)

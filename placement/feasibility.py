@@ -1,0 +1,247 @@
+"""What fits where: bytes reserved, bytes free, GPU sets that nest.
+
+In: replicas (rung and target), models, nodes. Out: byte counts
+and `Shortage`s. Ledger and controller count with the same functions, so a plan that
+fits here is refused only if the world moved. Never: awaits, reads a clock, changes its input.
+
+**Capacity.** Sums of reservations stay below `constants.USABLE_HBM` of a GPU: the rest belongs to
+the driver, to fragmentation, and to what a measurement may be off.
+
+**In transition.** A replica between two rungs reserves the larger of both ends, a starting one its
+whole footprint. A promotion with victims is one transaction in two stages (victims step down, then
+the promoted one climbs) and reserves the larger of the two stages, so nobody takes its room
+between them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from placement import constants as c
+from placement.catalog import Frozen, ModelSpec, NodeSpec
+from placement.edges import footprint_bytes, gpu_bytes, host_bytes
+from placement.plan import RefusalCode
+from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
+
+Pair = tuple[ReplicaState, ModelSpec]
+Bytes = Callable[[ModelSpec, Rung], int]
+
+
+class Shortage(Frozen, frozen=True, kw_only=True):
+    """Why something does not fit: what it needs and what is there, both in bytes."""
+
+    code: RefusalCode
+    message: str
+    need_bytes: int = 0
+    free_bytes: int = 0
+
+
+class Reserved(Frozen, frozen=True, kw_only=True):
+    """Bytes promised to replicas and to their running transitions."""
+
+    gpu_bytes: dict[int, int]
+    host_bytes: int
+
+
+def usable_hbm_bytes(hbm_bytes: int) -> int:
+    """What reservations on one GPU may add up to."""
+    return int(hbm_bytes * c.USABLE_HBM.value)
+
+
+def ending(replica: ReplicaState) -> bool:
+    """Its engine is being ended: an action is at work on it that leads to no rung."""
+    return bool(replica.action_id) and replica.target is None
+
+
+def frees_memory(replica: ReplicaState) -> bool:
+    """A transition is at work that may give GPU memory back before it ends."""
+    return ending(replica) or (replica.target is not None and replica.target < replica.rung)
+
+
+def reserved(
+    node_spec: NodeSpec, pairs: Iterable[Pair], pinned: frozenset[str] = frozenset()
+) -> Reserved:
+    """Bytes reserved on each GPU and on the host, by the rules in this module's header.
+
+    `pinned` replicas were parked once: the pinned allocator keeps their blocks until they end.
+    """
+    pairs = list(pairs)
+    per_gpu = dict.fromkeys(range(node_spec.gpus), 0)
+    for gpu_id in per_gpu:
+        per_gpu[gpu_id] = _sum([p for p in pairs if gpu_id in p[0].gpu_ids], gpu_bytes)
+    kept = [p for p in pairs if p[0].replica_id in pinned]
+    loose = [p for p in pairs if p[0].replica_id not in pinned]
+    kept_bytes = sum(host_bytes(spec, Rung.PARKED) for _, spec in kept)
+    return Reserved(gpu_bytes=per_gpu, host_bytes=_sum(loose, host_bytes) + kept_bytes)
+
+
+def _sum(pairs: list[Pair], of: Bytes) -> int:
+    """Replicas at rest add up; each running action adds the larger of its two stages."""
+    total, actions = 0, dict[str, list[Pair]]()
+    for replica, spec in pairs:
+        if replica.action_id:
+            actions.setdefault(replica.action_id, []).append((replica, spec))
+        else:
+            total += of(spec, replica.rung)
+    return total + sum(_stages_max(group, of) for group in actions.values())
+
+
+def _stages_max(group: list[Pair], of: Bytes) -> int:
+    stepping_down = climbing = 0
+    for replica, spec in group:
+        here = of(spec, replica.rung)
+        there = of(spec, replica.target) if replica.target is not None else 0
+        climbs = replica.target is Rung.SERVING
+        stepping_down += here if climbs else max(here, there)
+        climbing += max(here, there) if climbs else there
+    return max(stepping_down, climbing)
+
+
+def recounted(
+    node: NodeState,
+    replicas: tuple[ReplicaState, ...],
+    spec: NodeSpec,
+    models: Mapping[str, ModelSpec],
+) -> NodeState:
+    """The node with these replicas instead: what a plan's next step will find.
+
+    Counts the difference only, so what the agent alone knows (pinned blocks that are kept,
+    replicas of models that have left the catalog) stays counted.
+    """
+    before = reserved(
+        spec, [(r, models[r.model_id]) for r in node.replicas if r.model_id in models]
+    )
+    after = reserved(spec, [(r, models[r.model_id]) for r in replicas if r.model_id in models])
+    gpus = tuple(
+        GpuState(
+            gpu_id=g.gpu_id,
+            hbm_bytes=g.hbm_bytes,
+            reserved_bytes=g.reserved_bytes
+            + after.gpu_bytes[g.gpu_id]
+            - before.gpu_bytes[g.gpu_id],
+        )
+        for g in node.gpus
+    )
+    host = node.host_reserved_bytes + after.host_bytes - before.host_bytes
+    return msgspec.structs.replace(node, replicas=replicas, gpus=gpus, host_reserved_bytes=host)
+
+
+def _pairs(replicas: Iterable[ReplicaState], models: Mapping[str, ModelSpec]) -> list[Pair]:
+    return [(r, models[r.model_id]) for r in replicas if r.model_id in models]
+
+
+def gpu_free_bytes(node: NodeState, gpu_id: int) -> int:
+    """Usable bytes of a GPU that nothing has reserved. Negative after a shrinking catalog."""
+    gpu = node.gpus[gpu_id]
+    return usable_hbm_bytes(gpu.hbm_bytes) - gpu.reserved_bytes
+
+
+def host_free_bytes(node: NodeState) -> int:
+    return node.host_bytes - node.host_reserved_bytes
+
+
+def room_for_start(
+    spec: ModelSpec, node: NodeState, node_spec: NodeSpec, gpu_ids: tuple[int, ...]
+) -> Shortage | None:
+    """None when an engine of this model can start on exactly these GPUs now."""
+    return (
+        wrong_gpu_set(spec, node_spec, gpu_ids)
+        or start_in_the_way(node.replicas, gpu_ids)
+        or freeing_in_the_way(node.replicas, gpu_ids)
+        or lacking_gpu(node, gpu_ids, footprint_bytes(spec))
+        or lacking_host(node, host_bytes(spec, Rung.SERVING))
+    )
+
+
+def room_for_step(
+    spec: ModelSpec, node: NodeState, replica: ReplicaState, to: Rung
+) -> Shortage | None:
+    """None when this replica can go to `to` now. Says nothing about the edge being legal."""
+    more_gpu = gpu_bytes(spec, to) - gpu_bytes(spec, replica.rung)
+    more_host = host_bytes(spec, to) - host_bytes(spec, replica.rung)
+    return (
+        (start_in_the_way(node.replicas, replica.gpu_ids) if to < replica.rung else None)
+        or lacking_gpu(node, replica.gpu_ids, more_gpu)
+        or lacking_host(node, more_host)
+    )
+
+
+def wrong_gpu_set(
+    spec: ModelSpec, node_spec: NodeSpec, gpu_ids: tuple[int, ...]
+) -> Shortage | None:
+    """GPU ids must exist, be sorted and distinct, and as many as the model is sharded over."""
+    wanted = spec.gpus if spec.on_gpu else 0
+    there = all(0 <= g < node_spec.gpus for g in gpu_ids)
+    if there and len(gpu_ids) == wanted and list(gpu_ids) == sorted(set(gpu_ids)):
+        return None
+    return Shortage(
+        code=RefusalCode.UNKNOWN_GPU,
+        message=f"{spec.id} needs {wanted} GPUs by ascending id, of 0 to {node_spec.gpus - 1} "
+        f"on {node_spec.id}; got {list(gpu_ids)}",
+    )
+
+
+def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:
+    """One start per GPU at a time, and nobody frees memory beside it: its profiling would trip."""
+    for replica in replicas:
+        if replica.phase is Phase.STARTING and not set(gpu_ids).isdisjoint(replica.gpu_ids):
+            return Shortage(
+                code=RefusalCode.START_IN_PROGRESS,
+                message=f"{replica.replica_id} is starting on GPUs {list(replica.gpu_ids)}; "
+                "wait until it serves",
+            )
+    return None
+
+
+def freeing_in_the_way(
+    replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]
+) -> Shortage | None:
+    """A start may not begin while a neighbour gives memory back."""
+    for replica in replicas:
+        if frees_memory(replica) and not set(gpu_ids).isdisjoint(replica.gpu_ids):
+            return Shortage(
+                code=RefusalCode.IN_TRANSITION,
+                message=f"{replica.replica_id} is freeing memory on GPUs "
+                f"{list(replica.gpu_ids)}; start when it is done",
+            )
+    return None
+
+
+def lacking_gpu(node: NodeState, gpu_ids: tuple[int, ...], need: int) -> Shortage | None:
+    """The tightest of these GPUs, if it has less than `need` bytes free."""
+    if not gpu_ids or need <= 0:
+        return None
+    free, tightest = min((gpu_free_bytes(node, g), g) for g in gpu_ids)
+    if need <= free:
+        return None
+    return Shortage(
+        code=RefusalCode.NO_ROOM_GPU,
+        need_bytes=need,
+        free_bytes=max(free, 0),
+        message=f"needs {need} bytes on each of GPUs {list(gpu_ids)}; "
+        f"GPU {tightest} of {node.node_id} has {max(free, 0)} free",
+    )
+
+
+def lacking_host(node: NodeState, need: int) -> Shortage | None:
+    free = host_free_bytes(node)
+    if need <= max(free, 0):
+        return None
+    return Shortage(
+        code=RefusalCode.NO_ROOM_HOST,
+        need_bytes=need,
+        free_bytes=max(free, 0),
+        message=f"needs {need} bytes of host memory; {node.node_id} has {max(free, 0)} free",
+    )
+
+
+def gpu_sets(node_spec: NodeSpec, n: int) -> list[tuple[int, ...]]:
+    """Aligned buddies of `n` GPUs: for powers of two, any two sets nest or are disjoint.
+
+    Three GPUs are the first three of a buddy of four, and may straddle a pair.
+    """
+    if n == 0:
+        return [()]
+    width = 1 << (n - 1).bit_length()
+    starts = range(0, node_spec.gpus - n + 1, width)
+    return [tuple(range(start, start + n)) for start in starts]

@@ -1,0 +1,52 @@
+"""What is asked of each model, as facts for a decision.
+
+In: arrivals with their times, counts from the gateway. Out: `ModelDemand` records and recent rates.
+Never: reads a clock, knows a request.
+"""
+
+from placement.catalog import Frozen, ModelId
+
+US = 1_000_000
+
+
+class ModelDemand(Frozen, frozen=True, kw_only=True):
+    """One model now. `wanted`: somebody was refused only because the climb takes too long."""
+
+    model_id: ModelId
+    held: int = 0
+    in_flight: int = 0
+    oldest_held_us: int = 0
+    rate_per_s: float = 0.0
+    last_arrival_us: int = 0
+    wanted: bool = False
+
+    @property
+    def asked(self) -> int:
+        """Requests that want a slot now."""
+        return max(self.held + self.in_flight, 1 if self.wanted else 0)
+
+
+class RateMeter:
+    """Arrivals per second with exponentially fading memory, one number per model."""
+
+    def __init__(self, half_life_us: int) -> None:
+        assert half_life_us > 0
+        self._half_life_us = half_life_us
+        self._weight: dict[str, float] = {}
+        self.last_us: dict[str, int] = {}
+
+    def arrive(self, model_id: str, now_us: int) -> None:
+        self._weight[model_id] = self._faded(model_id, now_us) + 1.0
+        self.last_us[model_id] = now_us
+
+    def rate_per_s(self, model_id: str, now_us: int) -> float:
+        """The mean rate whose arrivals would have left this weight: weight × ln 2 ÷ half-life."""
+        return self._faded(model_id, now_us) * 0.693147 * US / self._half_life_us
+
+    def _faded(self, model_id: str, now_us: int) -> float:
+        weight = self._weight.get(model_id, 0.0)
+        if not weight:
+            return 0.0
+        age_us = max(0, now_us - self.last_us[model_id])
+        faded: float = weight * 0.5 ** (age_us / self._half_life_us)
+        return faded

@@ -1,0 +1,162 @@
+"""The house rules as tests: what is pure stays pure, files stay readable, headers are there."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("placement", "prewarm", "gateway", "loadtests")
+
+# A module is pure unless listed here: these may await, log, read a clock, touch files and sockets.
+EDGES = {
+    "placement.clock",
+    "placement.catalog_file",
+    "placement.fleet",
+    "placement.fleets.leftovers",
+    "placement.fleets.local",
+    "placement.fleets.local_node",
+    "placement.agent.adoption",
+    "placement.agent.app",
+    "placement.agent.deeds",
+    "placement.agent.nvml",
+    "placement.engines.base",
+    "placement.engines.drivers",
+    "placement.engines.vllm_calls",
+    "placement.engines.asgi",
+    "placement.engines.emulated_controls",
+    "placement.engines.emulated_http",
+    "placement.engines.emulated_server",
+    "placement.engines.llamacpp",
+    "prewarm.loop",
+    "prewarm.traces.files",
+    "gateway.admin",
+    "gateway.app",
+    "gateway.asgi",
+    "gateway.catalog_cli",
+    "gateway.daemon",
+    "gateway.desk",
+    "gateway.gate",
+    "gateway.hot_protocol",
+    "gateway.journey",
+    "gateway.main",
+    "gateway.reply",
+    "gateway.serving",
+    "gateway.state_dir",
+    "gateway.status_cli",
+    "gateway.upstream",
+    "gateway.words",
+    "loadtests.bench",
+    "loadtests.cli",
+    "loadtests.client",
+    "loadtests.fleet_process",
+    "loadtests.mock_engine",
+    "loadtests.replay",
+    "loadtests.session",
+    "loadtests.target",
+}
+
+# The world: a pure module imports none of it.
+WORLD = {
+    "asyncio", "time", "os", "logging", "socket", "subprocess", "signal", "threading", "tempfile",
+    "shutil", "httpx", "uvicorn", "uvloop", "starlette", "psutil", "typer", "rich", "ray", "pynvml",
+}  # fmt: skip
+
+# Seeded draws: these take a `random.Random` that is handed in, and never the module's own.
+SEEDED = {
+    "placement.engines.emulated",
+    "placement.engines.emulated_replica",
+    "placement.engines.emulated_text",
+    "placement.engines.emulated_requests",
+    "loadtests.arrivals",
+    "loadtests.draws",
+    "loadtests.generator",
+    "loadtests.prompts",
+    "loadtests.workload",
+}
+
+FUNCTION_LINES_MAX = 60
+FILE_LINES_MAX = 400
+# Exceptions, with their length: they may shrink, never grow.
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+PURE = sorted(set(MODULES) - EDGES)
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Modules imported anywhere but under TYPE_CHECKING."""
+    names: set[str] = set()
+    skipped = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_the_list_of_edges_names_only_modules_that_exist() -> None:
+    assert set(MODULES) >= EDGES, f"gone: {sorted(EDGES - set(MODULES))}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_does_not_touch_the_world(name: str) -> None:
+    world = {module.split(".")[0] for module in imported(TREES[name])} & WORLD
+    assert not world, f"{name} decides, so it may not import {sorted(world)}"
+    if name not in SEEDED:
+        assert "random" not in imported(TREES[name]), f"{name} may not draw"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_imports_no_edge(name: str) -> None:
+    edges = imported(TREES[name]) & EDGES
+    assert not edges, f"{name} decides, so it may not import the edges {sorted(edges)}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_awaits_nothing(name: str) -> None:
+    awaiting = [n.name for n in ast.walk(TREES[name]) if isinstance(n, ast.AsyncFunctionDef)]
+    assert not awaiting, f"{name} may not have {awaiting}"
+
+
+@pytest.mark.parametrize("name", sorted(SEEDED & set(MODULES)))
+def test_a_seeded_module_never_draws_from_the_global_stream(name: str) -> None:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random":
+            assert node.attr == "Random", f"{name} uses random.{node.attr}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_opens_with_its_header_and_stays_readable(name: str) -> None:
+    assert ast.get_docstring(TREES[name]), f"{name} has no header"
+    lines = MODULES[name].read_text("utf-8").count("\n")
+    assert lines <= LONG_FILES.get(name, FILE_LINES_MAX), f"{name} has {lines} lines"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_function_outgrows_a_page(name: str) -> None:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            limit = LONG_FUNCTIONS.get(f"{name}.{node.name}", FUNCTION_LINES_MAX)
+            assert lines <= limit, f"{name}.{node.name} has {lines} lines"

@@ -1,0 +1,76 @@
+"""Keys, quotas and names: who may ask for what."""
+
+import asyncio
+import hashlib
+
+import httpx
+import pytest
+
+from placement.catalog import Adapter, Tenant
+from tests.builders import catalog, model
+from tests.gateway.test_journey import until
+from tests.gateway.world import Engine, chat, gateway
+
+KEY, OTHER = "wt-key-of-blue", "wt-key-of-red"
+
+
+def digest(key: str) -> str:
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+GUARDED = catalog(
+    model("small", aliases=("gpt-4o-mini",), adapters=(Adapter(id="small-sql", source="x"),)),
+    model("secret"),
+    tenants=(
+        Tenant(
+            id="blue", key_sha256=(digest(KEY),), models=("small", "small-sql"), max_in_flight=1
+        ),
+        Tenant(id="red", key_sha256=(digest(OTHER),)),
+    ),
+)
+
+
+async def status_of(url: str, key: str | None, name: str = "small") -> tuple[int, str]:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        response = await client.post("/v1/chat/completions", json=chat(name), headers=headers)
+    code = response.json().get("error", {}).get("code", "")
+    return response.status_code, code
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "expected"),
+    [
+        (None, "small", (401, "invalid_api_key")),
+        ("wt-wrong", "small", (401, "invalid_api_key")),
+        (KEY, "secret", (403, "permission_denied")),
+        (KEY, "small", (200, "")),
+        (KEY, "small-sql", (200, "")),
+        (OTHER, "gpt-4o-mini", (200, "")),
+    ],
+)
+async def test_a_key_opens_its_tenants_models_and_no_others(
+    key: str | None, name: str, expected: tuple[int, str]
+) -> None:
+    async with Engine() as engine, gateway(GUARDED) as running:
+        running.fleet.put("a", "small", engine)
+        running.fleet.put("b", "secret", engine)
+        assert await status_of(running.url, key, name) == expected
+        assert all("authorization" not in seen.headers for seen in engine.seen)
+
+
+async def test_the_list_of_models_shows_a_tenant_only_its_own() -> None:
+    async with gateway(GUARDED) as running, httpx.AsyncClient(base_url=running.url) as client:
+        assert (await client.get("/v1/models")).status_code == 401
+        listed = await client.get("/v1/models", headers={"authorization": f"Bearer {KEY}"})
+        assert {m["id"] for m in listed.json()["data"]} == {"small", "gpt-4o-mini", "small-sql"}
+
+
+async def test_a_tenant_over_its_quota_is_told_to_come_back_and_may_when_one_ended() -> None:
+    async with Engine() as engine, gateway(GUARDED) as running:
+        waiting = asyncio.create_task(status_of(running.url, KEY))
+        await until(lambda: running.gate.admission.held("small") == 1)
+        assert await status_of(running.url, KEY) == (429, "rate_limit_exceeded")
+        running.fleet.put("a", "small", engine)
+        assert await waiting == (200, "")
+        assert await status_of(running.url, KEY) == (200, "")
