@@ -14,6 +14,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from gateway import state_dir
+from gateway.admin_client import ask
+from gateway.words import fail, say
 from placement.catalog import Catalog, ModelSpec, NodeSpec
 from placement.catalog_file import CatalogError, json_schema, load_catalog
 from placement.catalog_units import human_bytes, human_time
@@ -53,6 +56,36 @@ def check(
 def schema() -> None:
     """Print the JSON Schema of catalogs, for editors."""
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command("apply")
+def apply(
+    file: Annotated[Path, typer.Argument(help="A catalog: one YAML file.")],
+    state_dir_: Annotated[
+        Path | None, typer.Option("--state-dir", help="Of the gateway to change.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Give a running gateway a changed catalog; no request is dropped."""
+    try:
+        load_catalog(file)
+        text = file.read_text("utf-8")
+    except CatalogError as error:
+        report_problems(error, as_json=as_json)
+        raise typer.Exit(BAD_INPUT) from None
+    folder = state_dir.folder_of(state_dir_)
+    card = state_dir.read_card(folder)
+    if card is None:
+        fail(
+            f"no gateway runs over {folder}: start one with `warmtide up`", as_json=as_json, code=1
+        )
+    answer = ask(card, "POST", "/catalog", as_json=as_json, text=text, name=str(file))
+    if as_json:
+        say({"ok": True, **answer})
+        return
+    kinds = ("added", "changed", "removed")
+    told = [f"{kind}: {', '.join(answer[kind])}" for kind in kinds if answer[kind]]
+    typer.echo("\n".join([f"catalog {answer['version']} is in force", *told]))
 
 
 def report_problems(error: CatalogError, *, as_json: bool) -> None:

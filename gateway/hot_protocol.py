@@ -80,22 +80,10 @@ class HotProtocol(asyncio.Protocol):
     """A client's connection. Answers are written by whoever took the request, then `done()`."""
 
     __slots__ = (
-        "_body",
-        "_body_bytes",
-        "_desk",
-        "_header_bytes",
-        "_loop",
-        "_open",
-        "_parser",
-        "_pipeline",
-        "_request",
-        "_since_us",
-        "_transport",
-        "_url",
-        "answering",
-        "closing",
+        "_body", "_body_bytes", "_desk", "_header_bytes", "_loop", "_open", "_parser",
+        "_pipeline", "_request", "_since_us", "_transport", "_url", "answering", "closing",
         "peer",
-    )
+    )  # fmt: skip
 
     def __init__(self, desk: Desk, connections: "set[HotProtocol]") -> None:
         self._desk = desk

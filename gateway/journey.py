@@ -40,29 +40,10 @@ class Journey(Ticket):
     """State of one request. Callbacks come from the connection, admission, upstream and timers."""
 
     __slots__ = (
-        "_alarm",
-        "_attempts",
-        "_begun",
-        "_body",
-        "_connection",
-        "_ended",
-        "_error_status",
-        "_events",
-        "_exchange",
-        "_gate",
-        "_head",
-        "_heartbeat",
-        "_held_us",
-        "_lane",
-        "_last_us",
-        "_reply",
-        "_request",
-        "_retry",
-        "_rung",
-        "_upstream_headers",
-        "_whole",
-        "request_id",
-    )
+        "_alarm", "_attempts", "_begun", "_body", "_connection", "_ended", "_error_status",
+        "_events", "_exchange", "_gate", "_head", "_heartbeat", "_held_us", "_lane", "_last_us",
+        "_reply", "_request", "_retry", "_rung", "_upstream_headers", "_whole", "request_id",
+    )  # fmt: skip
 
     def __init__(
         self,

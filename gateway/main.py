@@ -54,7 +54,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start the gateway and its fleet; run until Ctrl-C (or return when ready with --detach)."""
-    folder = state_folder(state_dir_)
+    folder = state_dir.folder_of(state_dir_)
     path = catalog or daemon.shipped("local.yaml")
     settings = {
         "catalog_path": str(path.resolve()),
@@ -126,7 +126,7 @@ def down(
     state_dir_: Annotated[Path | None, typer.Option("--state-dir")] = None, as_json: AsJson = False
 ) -> None:
     """End the gateway of this state directory, and whatever it left running."""
-    folder = state_folder(state_dir_)
+    folder = state_dir.folder_of(state_dir_)
     ended = daemon.end(folder)
     if as_json:
         say({"ended": ended})
@@ -156,17 +156,6 @@ def show_version(as_json: AsJson = False) -> None:
         say({"version": number})
     else:
         typer.echo(f"warmtide {number}")
-
-
-def state_folder(given: Path | None) -> Path:
-    """The state directory, made if need be; readable by its owner only."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")  # noqa: TID251 -- the one reader
-    folder = (given or Path(home) / "warmtide").resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise BadInputError(f"--state-dir {folder}: {error.strerror}") from None
-    return folder
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from gateway.hot_protocol import HotProtocol
 from placement.catalog import Catalog, Frozen
 from placement.catalog_diff import diff_catalogs
 from placement.catalog_file import CatalogError, load_catalog, parse_catalog
-from placement.clock import US, Clock, monotonic_us
-from placement.fleet import Fleet
+from placement.clock import Clock, monotonic_us
+from placement.fleet import Fleet, FleetError
 from prewarm.loop import Loop
 
 log = logging.getLogger("warmtide.gateway")
@@ -86,13 +86,13 @@ class Serving:
 
     async def start(self) -> state.Card:
         """Open both ports, then bring the fleet up. Requests are held from the first moment."""
-        url = await self._listen(self.desk, self.settings.port)
-        admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
-        await self.loop.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_file)
+        url = await self._listen(self.desk, self.settings.port)
+        admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
+        await self._start_fleet()
         self._sweeper = asyncio.create_task(self._sweep())
         card = state.Card(
             pid=os.getpid(),
@@ -106,6 +106,21 @@ class Serving:
         state.write_card(self.folder, card)
         return card
 
+    async def _start_fleet(self) -> None:
+        """Bring the fleet up, unless somebody ends the gateway meanwhile."""
+        starting = asyncio.create_task(self.loop.start())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            raise StartError("ended while it was starting")
+        stopping.cancel()
+        try:
+            await starting
+        except FleetError as error:
+            raise StartError(str(error)) from None
+
     async def until_stopped(self) -> None:
         await self._stop.wait()
 
@@ -116,9 +131,9 @@ class Serving:
             server.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        drain_until_us = monotonic_us() + int(DRAIN_WALL_S * US)
-        while self._connections and monotonic_us() < drain_until_us:
-            await asyncio.sleep(0.05)  # the end of the process: nobody waits on this but its owner
+        drained = asyncio.create_task(self._drained())
+        await asyncio.wait({drained}, timeout=DRAIN_WALL_S)
+        drained.cancel()
         for connection in list(self._connections):
             connection.abort()
         if self._sweeper is not None:
@@ -126,6 +141,11 @@ class Serving:
         await self.gate.pool.close()
         await self.loop.close(end_engines=True)
         state.drop_card(self.folder)
+
+    async def _drained(self) -> None:
+        # Only at the end of the process: connections need not carry an event for this.
+        while self._connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
         """Take a changed catalog without dropping a request. Raises `CatalogError`."""

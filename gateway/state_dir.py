@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from gateway.words import BadInputError
 from placement.catalog import Frozen
 
 CARD = "gateway.json"
@@ -34,6 +35,17 @@ class Card(Frozen, frozen=True, kw_only=True):
             return abs(psutil.Process(self.pid).create_time() - self.start_time) < 1.0
         except psutil.Error:
             return False
+
+
+def folder_of(given: Path | None) -> Path:
+    """The state directory, made if need be; readable by its owner only."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")  # noqa: TID251 -- where the XDG rules say
+    folder = (given or Path(home) / "warmtide").resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise BadInputError(f"--state-dir {folder}: {error.strerror}") from None
+    return folder
 
 
 def read_card(state_dir: Path) -> Card | None:

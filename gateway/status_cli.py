@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from gateway import state_dir
+from gateway.admin_client import ask
 from gateway.words import FAILED, fail, say
 
 REFRESH_WALL_S = 1.0
@@ -23,9 +23,7 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from gateway.main import state_folder
-
-    folder = state_folder(state_dir_)
+    folder = state_dir.folder_of(state_dir_)
     card = state_dir.read_card(folder)
     if card is None:
         fail(
@@ -54,16 +52,7 @@ def status(
 
 def fetch(card: state_dir.Card, *, as_json: bool) -> dict[str, Any]:
     """The admin port's status document."""
-    token = state_dir.admin_token(Path(card.state_dir))
-    try:
-        answer = httpx.get(
-            f"{card.admin_url}/status", headers={"authorization": f"Bearer {token}"}, timeout=10
-        )
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        fail(f"{card.admin_url}/status does not answer: {error}", as_json=as_json, code=FAILED)
-    document: dict[str, Any] = answer.json()
-    return document
+    return ask(card, "GET", "/status", as_json=as_json)
 
 
 def render(document: dict[str, Any], card: state_dir.Card) -> Any:

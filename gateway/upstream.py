@@ -63,18 +63,9 @@ class _Connection(asyncio.Protocol):
     """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
 
     __slots__ = (
-        "_done",
-        "_headers",
-        "_keep",
-        "_key",
-        "_listener",
-        "_parser",
-        "_parts",
-        "_pool",
-        "_seen",
-        "_transport",
-        "idle_since_us",
-    )
+        "_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts", "_pool",
+        "_seen", "_transport", "idle_since_us",
+    )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
         self._pool = pool

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from gateway.state_dir import folder_of
 from gateway.words import BAD_INPUT, FAILED, fail, say
 from loadtests.answers import Outcome
 from loadtests.arrivals import AskedError, Caps
@@ -98,12 +99,10 @@ def replay(
         )
 
     def aim() -> Aim:
-        from gateway.main import state_folder  # the one reader of the environment
-
         return Aim(
             url=url or None,
             admin_url=admin_url or None,
-            state_dir=state_folder(state_dir),
+            state_dir=folder_of(state_dir),
             catalog=catalog,
             speed=speed,
             api_key=key_from(api_key_file),

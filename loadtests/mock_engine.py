@@ -1,4 +1,4 @@
-"""A mock engine that answers at once: what is left is the cost of whoever stands before it. An edge.
+"""A mock engine that answers at once: what is left is the cost of who stands before it. An edge.
 
 `python -m loadtests.mock_engine --port 9000 [--chunks 16]` on 127.0.0.1. Streams are written chunk
 by chunk without pauses, each its own write: the worst case for a relay.

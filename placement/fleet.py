@@ -11,6 +11,10 @@ from placement.plan import Action, Answer, Outcome
 from placement.snapshot import ClusterSnapshot
 
 
+class FleetError(Exception):
+    """The fleet cannot be brought up; the text says which part and where to look."""
+
+
 class FleetChanged(Frozen, frozen=True, kw_only=True, tag="changed"):
     """Something a plan depends on moved; `snapshot` is the newest."""
 

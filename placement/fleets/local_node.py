@@ -25,6 +25,7 @@ from placement.engines.base import (
     spawn,
     write_json,
 )
+from placement.fleet import FleetError
 from placement.fleets.leftovers import AGENT_FILE, AGENT_SPEC, end_node
 from placement.plan import Outcome
 from placement.snapshot import NodeState
@@ -43,7 +44,7 @@ _POLL_WALL_S = 0.02
 _LINE = msgspec.json.Decoder(EventLine)
 
 
-class AgentDownError(Exception):
+class AgentDownError(FleetError):
     """An agent did not come up, or does not answer."""
 
 

@@ -122,7 +122,7 @@ async def test_a_step_that_ended_without_its_agent_is_believed(bench: Bench) -> 
         pass
     killed = bench.process("agent")
     os.kill(killed.pid, signal.SIGSTOP)
-    while await bench.sleep_word("r0") != "level1":  # noqa: ASYNC110
+    while await bench.sleep_word("r0") != "level1":
         await asyncio.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     assert (await bench.outcome(answer)).status is OutcomeStatus.DONE

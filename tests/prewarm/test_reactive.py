@@ -97,7 +97,7 @@ def seen(
     at_us: int = NOW_US,
     **in_flight: int,
 ) -> Observed:
-    """What is asked of models that a story does not mention: something a moment ago, now nothing."""
+    """Of models that a story does not mention something was asked a moment ago."""
     told = {d.model_id for d in demand}
     demand = (*demand, *(asks(m.id) for m in whole.models if m.id not in told))
     return Observed(
@@ -329,7 +329,9 @@ def situations(draw: st.DrawFn) -> Observed:
         twin = any(r.model_id == spec.id and r.gpu_ids == gpus for r in replicas)
         if not twin and all(g.reserved_bytes <= usable_hbm_bytes(g.hbm_bytes) for g in trial.gpus):
             replicas.append(one)
-    in_flight = {r.replica_id: draw(st.integers(0, 3)) for r in replicas if r.rung is Rung.SERVING}
+    in_flight: dict[str, int] = {
+        r.replica_id: draw(st.integers(0, 3)) for r in replicas if r.rung is Rung.SERVING
+    }
     demand = []
     for spec in MODELS:
         running = sum(
@@ -351,7 +353,7 @@ def situations(draw: st.DrawFn) -> Observed:
         at_us=NOW_US,
         snapshot=fleet(WORLD, *replicas),
         demand=tuple(demand),
-        in_flight=dict(in_flight),
+        in_flight=in_flight,
     )
 
 
