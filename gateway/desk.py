@@ -97,7 +97,7 @@ class Desk:
             return "no API key was sent: add the header `Authorization: Bearer YOUR_KEY`"
         if scheme.lower() != b"bearer":
             return "the Authorization header must be `Bearer YOUR_KEY`"
-        digest = f"sha256:{hashlib.sha256(key.strip()).hexdigest()}"
+        digest = hashlib.sha256(key.strip()).digest()
         return self.gate.tenant_by_key.get(digest) or "this API key is not known here"
 
     def _deny(

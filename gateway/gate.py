@@ -22,6 +22,7 @@ from prewarm.demand import ModelDemand, RateMeter
 log = logging.getLogger("warmtide.gateway")
 
 US = 1_000_000
+PATROL_WALL_S = 0.1
 LANE_REST_US = 500_000
 LANE_REST_US_MAX = 30 * US
 _PASSED_ON = (b"traceparent", b"tracestate", b"baggage")
@@ -32,6 +33,7 @@ class Gate:
 
     def __init__(self, catalog: Catalog, clock: Clock, secrets_by_env: dict[str, str]) -> None:
         self.clock = clock
+        self.now_us = clock.now_us
         self.pool = UpstreamPool()
         self.table = RoutingTable()
         self.telemetry = Telemetry()
@@ -47,14 +49,18 @@ class Gate:
         self._secrets = secrets_by_env
         self._loop = asyncio.get_running_loop()
         self._hosts: dict[str, bytes] = {}
+        self._young: list[Journey] = []
+        self._patrol: asyncio.TimerHandle | None = None
         self.load(catalog)
 
     def load(self, catalog: Catalog) -> None:
         """Take a catalog, at start or while serving. Running requests keep what they began with."""
         self.catalog = catalog
         self.names: dict[str, tuple[ModelSpec, Adapter | None]] = catalog.names()
-        self.tenant_by_key: dict[str, Tenant] = {
-            digest: tenant for tenant in catalog.tenants for digest in tenant.key_sha256
+        self.tenant_by_key: dict[bytes, Tenant] = {
+            bytes.fromhex(digest.removeprefix("sha256:")): tenant
+            for tenant in catalog.tenants
+            for digest in tenant.key_sha256
         }
         self.admission.held_max = catalog.policy.held_per_model_max
         self.specs.update({spec.id: spec for spec in catalog.models})
@@ -64,11 +70,27 @@ class Gate:
 
     # --- services to journeys
 
-    def now_us(self) -> int:
-        return self.clock.now_us()
-
     def call_after(self, trace_us: int, act: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(max(self.clock.wall_s(trace_us), 0.0), act)
+
+    def watch(self, journey: Journey, patience_us: int) -> None:
+        """See to it that a journey's deadline is kept.
+
+        Most requests end within a moment, and a timer each would cost more than routing them: who
+        is still under way at the next patrol gets one.
+        """
+        if self.clock.wall_s(patience_us) < 2 * PATROL_WALL_S:
+            journey.arm()
+            return
+        self._young.append(journey)
+        if self._patrol is None:
+            self._patrol = self._loop.call_later(PATROL_WALL_S, self._arm_young)
+
+    def _arm_young(self) -> None:
+        young, self._young = self._young, []
+        self._patrol = None
+        for journey in young:
+            journey.arm()
 
     def eta_us(self, model_id: str) -> int | None:
         return self.eta_of(model_id)

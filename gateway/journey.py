@@ -98,7 +98,7 @@ class Journey(Ticket):
             self.tenant = None  # nothing was counted
             self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
             return
-        self._alarm = gate.call_after(self.deadline_us - self.arrived_us, self._on_alarm)
+        gate.watch(self, self.deadline_us - self.arrived_us)
         if isinstance(verdict, Held):
             self._wait()
         else:
@@ -143,6 +143,12 @@ class Journey(Ticket):
         note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
         self._reply.chunk(b": keep-alive model is getting ready%b\n\n" % note)
         self._heartbeat = gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
+
+    def arm(self) -> None:
+        """Set the alarm for the deadline, unless the request has ended already."""
+        if not self._ended:
+            left_us = self.deadline_us - self._gate.now_us()
+            self._alarm = self._gate.call_after(left_us, self._on_alarm)
 
     def _on_alarm(self) -> None:
         """The deadline to the first engine byte; after it, the longest silence that is borne."""
@@ -286,8 +292,7 @@ class Journey(Ticket):
             self._whole.clear()
 
     def _end_whole(self) -> None:
-        whole = self._whole
-        body = whole[0] if len(whole) == 1 else b"".join(whole)
+        body = b"".join(self._whole)
         self._last_us = self._gate.now_us()
         self._reply.whole(200, body, self._fleet_headers(), self._content_type())
         self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
@@ -301,10 +306,9 @@ class Journey(Ticket):
         if self._head.stream:
             self._reply.chunk(error_event(Refusal.ENGINE_FAILED, why))
             self._reply.finish()
-            self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
         else:
             self._connection.abort()
-            self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
+        self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
 
     # --- the client's side
 

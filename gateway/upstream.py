@@ -6,7 +6,7 @@ retries what an engine may have seen, decodes a body, keeps a byte longer than t
 
 import asyncio
 import ssl
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
@@ -31,32 +31,41 @@ class Listener(Protocol):
 class Exchange:
     """One request on its way. Abort closes the connection, which frees the engine at once."""
 
-    __slots__ = ("_connecting", "_connection", "_paused", "aborted")
+    __slots__ = ("aborted", "connecting", "connection", "paused")
 
     def __init__(self) -> None:
-        self._connection: _Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._paused = False
+        self.connection: _Connection | None = None
+        self.connecting: asyncio.Task[None] | None = None
+        self.paused = False
         self.aborted = False
 
     def abort(self) -> None:
         self.aborted = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        if self.connecting is not None:
+            self.connecting.cancel()
+        if self.connection is not None:
+            self.connection.abort()
+            self.connection = None
 
     def pause(self) -> None:
         """The client reads slowly: stop reading from the engine, TCP tells it."""
-        self._paused = True
-        if self._connection is not None:
-            self._connection.pause()
+        self.paused = True
+        if self.connection is not None:
+            self.connection.pause()
 
     def resume(self) -> None:
-        self._paused = False
-        if self._connection is not None:
-            self._connection.resume()
+        self.paused = False
+        if self.connection is not None:
+            self.connection.resume()
+
+
+class _Sent(NamedTuple):
+    """A request as it goes out: kept while it may have to be sent again."""
+
+    head: bytes
+    body: bytes
+    listener: Listener
+    exchange: Exchange
 
 
 class _Connection(asyncio.Protocol):
@@ -64,7 +73,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts", "_pool",
-        "_seen", "_transport", "idle_since_us",
+        "_seen", "_sent", "_transport", "idle_since_us",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
@@ -78,6 +87,7 @@ class _Connection(asyncio.Protocol):
         self._done = False
         self._keep = False
         self._seen = False
+        self._sent: _Sent | None = None
         self.idle_since_us = 0
 
     # asyncio's side
@@ -132,14 +142,16 @@ class _Connection(asyncio.Protocol):
 
     # the pool's and the exchange's side
 
-    def send(self, head: bytes, body: bytes, listener: Listener) -> None:
+    def send(self, sent: _Sent, *, reused: bool) -> None:
         assert self._listener is None, "one exchange at a time"
         assert self._transport is not None
-        self._listener = listener
-        self._parser = httptools.HttpResponseParser(self)
+        self._listener = sent.listener
+        self._sent = sent if reused else None
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         self._headers = {}
         self._done = self._seen = False
-        self._transport.writelines((head, body))
+        self._transport.write(sent.head + sent.body)
 
     def abort(self) -> None:
         self._listener = None
@@ -158,11 +170,6 @@ class _Connection(asyncio.Protocol):
     def alive(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def stale(self) -> bool:
-        """Whether it failed without a byte of an answer: nobody has seen the request through."""
-        return not self._seen
-
     def _deliver(self) -> None:
         parts = self._parts
         if parts and self._listener is not None:
@@ -172,7 +179,6 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         listener, self._listener = self._listener, None
-        self._parser = None
         if self._done and self._keep and self.alive:
             self.resume()
             self._pool.park(self._key, self)
@@ -184,7 +190,11 @@ class _Connection(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         listener, self._listener = self._listener, None
         self.abort()
-        if listener is not None:
+        if listener is None:
+            return
+        if self._sent is not None and not self._seen:
+            self._pool.send_fresh(self._key, self._sent)  # it had gone stale: nobody read a byte
+        else:
             listener.on_failed(why)
 
     def _until_close(self) -> bool:
@@ -195,36 +205,6 @@ class _Connection(asyncio.Protocol):
             and b"chunked" not in self._headers.get(b"transfer-encoding", b"").lower()
             and not self._done
         )
-
-
-class _SecondTry:
-    """Before the asker on a reused connection: if that proves stale, one fresh one is tried."""
-
-    __slots__ = ("_again", "_connection", "_listener")
-
-    def __init__(self, listener: Listener, connection: _Connection, again: "_Again") -> None:
-        self._listener = listener
-        self._connection = connection
-        self._again = again
-
-    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
-        self._listener.on_head(status, headers)
-
-    def on_data(self, data: bytes) -> None:
-        self._listener.on_data(data)
-
-    def on_end(self) -> None:
-        self._listener.on_end()
-
-    def on_failed(self, why: str) -> None:
-        if self._connection.stale:
-            self._again()
-        else:
-            self._listener.on_failed(why)
-
-
-class _Again(Protocol):
-    def __call__(self) -> None: ...
 
 
 class UpstreamPool:
@@ -240,17 +220,21 @@ class UpstreamPool:
         """Send now if a connection idles, else as soon as one is open. Never raises."""
         exchange = Exchange()
         key = (lane.host, lane.port, lane.tls)
+        sent = _Sent(head, body, listener, exchange)
         connection = self._take(key)
         if connection is None:
-            self._open_and_send(key, head, body, listener, exchange)
-            return exchange
-        exchange._connection = connection
-
-        def again() -> None:
-            self._open_and_send(key, head, body, listener, exchange)
-
-        connection.send(head, body, _SecondTry(listener, connection, again))
+            self.send_fresh(key, sent)
+        else:
+            exchange.connection = connection
+            connection.send(sent, reused=True)
         return exchange
+
+    def send_fresh(self, key: _Key, sent: "_Sent") -> None:
+        """Send on a new connection."""
+        task = asyncio.get_running_loop().create_task(self._connect(key, sent))
+        sent.exchange.connecting = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def park(self, key: _Key, connection: _Connection) -> None:
         connection.idle_since_us = monotonic_us()
@@ -288,20 +272,9 @@ class UpstreamPool:
             connection.abort()
         return None
 
-    def _open_and_send(
-        self, key: _Key, head: bytes, body: bytes, listener: Listener, exchange: Exchange
-    ) -> None:
-        task = asyncio.get_running_loop().create_task(
-            self._connect(key, head, body, listener, exchange)
-        )
-        exchange._connecting = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connect(
-        self, key: _Key, head: bytes, body: bytes, listener: Listener, exchange: Exchange
-    ) -> None:
+    async def _connect(self, key: _Key, sent: "_Sent") -> None:
         host, port, tls = key
+        exchange = sent.exchange
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -309,17 +282,17 @@ class UpstreamPool:
                     lambda: _Connection(self, key), host, port, ssl=self._tls_context(tls)
                 )
         except (OSError, TimeoutError) as error:
-            exchange._connecting = None
+            exchange.connecting = None
             if not exchange.aborted:
-                listener.on_failed(f"cannot connect to the engine at {host}:{port}: {error}")
+                sent.listener.on_failed(f"cannot connect to the engine at {host}:{port}: {error}")
             return
-        exchange._connecting = None
+        exchange.connecting = None
         if exchange.aborted:
             connection.abort()
             return
-        exchange._connection = connection
-        connection.send(head, body, listener)
-        if exchange._paused:
+        exchange.connection = connection
+        connection.send(sent, reused=False)
+        if exchange.paused:
             connection.pause()
 
     def _tls_context(self, tls: bool) -> ssl.SSLContext | None:

@@ -27,26 +27,31 @@ class ModelDemand(Frozen, frozen=True, kw_only=True):
 
 
 class RateMeter:
-    """Arrivals per second with exponentially fading memory, one number per model."""
+    """Arrivals per second with exponentially fading memory, one number per model.
+
+    Arrivals are only counted; they are folded in when the rate is read, which happens every
+    planning round, so that counting costs a request next to nothing.
+    """
 
     def __init__(self, half_life_us: int) -> None:
         assert half_life_us > 0
         self._half_life_us = half_life_us
         self._weight: dict[str, float] = {}
+        self._folded_us: dict[str, int] = {}
+        self._fresh: dict[str, int] = {}
         self.last_us: dict[str, int] = {}
 
     def arrive(self, model_id: str, now_us: int) -> None:
-        self._weight[model_id] = self._faded(model_id, now_us) + 1.0
+        self._fresh[model_id] = self._fresh.get(model_id, 0) + 1
         self.last_us[model_id] = now_us
 
     def rate_per_s(self, model_id: str, now_us: int) -> float:
         """The mean rate whose arrivals would have left this weight: weight × ln 2 ÷ half-life."""
-        return self._faded(model_id, now_us) * 0.693147 * US / self._half_life_us
-
-    def _faded(self, model_id: str, now_us: int) -> float:
+        fresh = self._fresh.pop(model_id, 0)
         weight = self._weight.get(model_id, 0.0)
-        if not weight:
+        if not weight and not fresh:
             return 0.0
-        age_us = max(0, now_us - self.last_us[model_id])
-        faded: float = weight * 0.5 ** (age_us / self._half_life_us)
-        return faded
+        age_us = max(0, now_us - self._folded_us.get(model_id, now_us))
+        faded: float = weight * 0.5 ** (age_us / self._half_life_us) + fresh
+        self._weight[model_id], self._folded_us[model_id] = faded, now_us
+        return faded * 0.693147 * US / self._half_life_us

@@ -30,16 +30,25 @@ _START_TIME_SLACK_S = 2.0
 _ENDED_POLL_S = 0.01
 _GONE_S = 5.0
 
+# It writes down who it is while a signal to the starter's group still reaches it: from its first
+# moment in a session of its own, whoever cleans up can find it. Its word is good to a second.
 _LAUNCHER = """
-import os, sys
+import os, sys, time
+written, writes = os.pipe()
 pid = os.fork()
 if pid:
+    os.close(writes)
+    os.read(written, 1)
     print(pid)
     sys.exit()
+identity_file = sys.argv[1]
+with open(identity_file + ".new", "w") as file:
+    file.write('{"pid":%d,"start_time":%f}' % (os.getpid(), time.time()))
+os.rename(identity_file + ".new", identity_file)
 os.setsid()
 os.dup2(2, 1)
 os.closerange(3, 1024)
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -125,8 +134,21 @@ def alive(identity: Identity) -> bool:
 
 
 async def spawn(argv: Sequence[str], *, log: Path, identity_file: Path) -> Identity:
-    """Run `python argv…` in a session of its own and write down who it is."""
+    """Run `python argv…` in a session of its own and write down who it is. Cancelled, it first
+    ends the writing: of a process that nobody has written down, nobody could ever say whose it is.
+    """
+    spawning = asyncio.ensure_future(_spawn(argv, log, identity_file))
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        with contextlib.suppress(EngineError):
+            await spawning
+        raise
+
+
+async def _spawn(argv: Sequence[str], log: Path, identity_file: Path) -> Identity:
     log.parent.mkdir(parents=True, exist_ok=True)
+    identity_file.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as log_file:
         launcher = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -134,6 +156,7 @@ async def spawn(argv: Sequence[str], *, log: Path, identity_file: Path) -> Ident
             "-S",
             "-c",
             _LAUNCHER,
+            str(identity_file),
             sys.executable,
             *argv,
             stdin=asyncio.subprocess.DEVNULL,

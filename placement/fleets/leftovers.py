@@ -4,6 +4,7 @@ In: the files that agents and engines were started with. Out: processes ended, e
 start time, never by a name; agents first, so that nobody starts anew what is being ended.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from placement.engines.base import (
@@ -39,22 +40,22 @@ def end_node(folder: Path) -> list[str]:
     return ended
 
 
-def found_in(folder: Path) -> list[tuple[str, Identity]]:
-    """Living processes of a node: its agent, then its engine-host, then engines of their own."""
-    places = [
-        ("agent", folder, AGENT_FILE, AGENT_SPEC),
-        ("engine-host", folder, "engine-host.ready.json", "engine-host.spec.json"),
-        *(
-            (f"engine {place.name}", place, "ready.json", "spec.json")
-            for place in sorted((folder / "engines").glob("*"))
-        ),
-    ]
-    found: list[tuple[str, Identity]] = []
-    for name, place, ready, spec in places:
+def found_in(folder: Path) -> Iterator[tuple[str, Identity]]:
+    """Living processes of a node: its agent, then its engine-host, then engines of their own.
+
+    Looked for one after the other: while an agent lives, it may be starting an engine.
+    """
+    for name, place, ready, spec in _places(folder):
         kind = name.split(" ", 1)[0]
         identity = read_identity(place / f"{kind}{IDENTITY}")
         if identity is None or not alive(identity):
             identity = identity_of_spec(place / ready, place / spec)
         if identity is not None and alive(identity):
-            found.append((name, identity))
-    return found
+            yield name, identity
+
+
+def _places(folder: Path) -> Iterator[tuple[str, Path, str, str]]:
+    yield "agent", folder, AGENT_FILE, AGENT_SPEC
+    yield "engine-host", folder, "engine-host.ready.json", "engine-host.spec.json"
+    for place in sorted((folder / "engines").glob("*")):
+        yield f"engine {place.name}", place, "ready.json", "spec.json"

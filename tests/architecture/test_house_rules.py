@@ -52,6 +52,7 @@ EDGES = {
     "loadtests.client",
     "loadtests.fleet_process",
     "loadtests.mock_engine",
+    "loadtests.pressure",
     "loadtests.replay",
     "loadtests.session",
     "loadtests.screen",

@@ -302,6 +302,7 @@ def test_a_rate_fades_by_half_in_its_half_life() -> None:
     meter = RateMeter(half_life_us=100 * US)
     for at_s in range(1000):
         meter.arrive("a", at_s * US)
+        meter.rate_per_s("a", at_s * US)
     steady = meter.rate_per_s("a", 999 * US)
     assert 0.9 < steady < 1.1
     assert abs(meter.rate_per_s("a", 1099 * US) - steady / 2) < 0.01
