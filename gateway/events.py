@@ -60,6 +60,12 @@ class EventRelay:
     def usage(self) -> Usage | None:
         return usage_in(self._tail)
 
+    def itl_us(self, usage: Usage | None) -> int:
+        """Mean microseconds between tokens; without usage an event counts as a token."""
+        tokens = usage.completion_tokens if usage is not None else self.count
+        spread = self.first_us and tokens > 1
+        return (self.last_us - self.first_us) // (tokens - 1) if spread else 0
+
 
 def _gap(data: bytes) -> bytes:
     return b"\n\n" if b"\n\n" in data else b"\r\n\r\n"

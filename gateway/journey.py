@@ -8,7 +8,7 @@ goes elsewhere; after it the stream ends with an error event.
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.admission import Held, No, Ticket
+from gateway.admission import Held, No, Ticket, Verdict
 from gateway.events import EventRelay
 from gateway.hot_protocol import HotProtocol, Request, plain_response
 from gateway.openai_api import (
@@ -20,7 +20,7 @@ from gateway.openai_api import (
     replace_model,
     usage_in,
 )
-from gateway.reply import Reply, retry_headers
+from gateway.reply import Reply, Whereabouts, retry_headers
 from gateway.telemetry import OutcomeKind, Record
 from placement.catalog import ModelSpec, Tenant
 
@@ -42,7 +42,8 @@ class Journey(Ticket):
     __slots__ = (
         "_alarm", "_attempts", "_begun", "_body", "_connection", "_ended", "_error_status",
         "_events", "_exchange", "_gate", "_head", "_heartbeat", "_held_us", "_lane", "_last_us",
-        "_reply", "_request", "_retry", "_rung", "_upstream_headers", "_whole", "request_id",
+        "_reply", "_request", "_retry", "_rung", "_upstream_headers",
+        "_whole", "_whole_bytes", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,7 @@ class Journey(Ticket):
         self._error_status = 0
         self._upstream_headers: dict[bytes, bytes] = {}
         self._whole: list[bytes] = []
+        self._whole_bytes = 0
         self._events = EventRelay()
         self._last_us = 0
         self._held_us = 0
@@ -96,10 +98,14 @@ class Journey(Ticket):
         verdict = gate.admission.arrive(self, self.arrived_us)
         if isinstance(verdict, No):
             self.tenant = None  # nothing was counted
+        else:
+            gate.watch(self, self.deadline_us - self.arrived_us)
+        self._follow(verdict)
+
+    def _follow(self, verdict: Verdict) -> None:
+        if isinstance(verdict, No):
             self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
-            return
-        gate.watch(self, self.deadline_us - self.arrived_us)
-        if isinstance(verdict, Held):
+        elif isinstance(verdict, Held):
             self._wait()
         else:
             self.go(verdict)
@@ -160,8 +166,8 @@ class Journey(Ticket):
                 return
             self._break("the engine went silent in mid-answer")
             return
-        where = "waiting for a replica" if self.held_since_us else "waiting for the engine"
-        message = f"the deadline passed while {where} of `{self.spec.id}`"
+        where = "a replica" if self.held_since_us else "the engine"
+        message = f"the deadline passed while waiting for {where} of `{self.spec.id}`"
         self._refuse(Refusal.DEADLINE, message)
 
     # --- upstream's listener
@@ -196,7 +202,7 @@ class Journey(Ticket):
         """The attempt broke. Nothing reached the client: elsewhere. Something did: say so, end."""
         if self._ended:
             return
-        self._exchange = None
+        self._abort_exchange()
         lane = self._lane
         assert lane is not None
         self._gate.on_lane_failed(lane, why)
@@ -212,13 +218,7 @@ class Journey(Ticket):
             )
             return
         self.excluded = self.excluded | {lane.lane_id} if not self.spec.managed else self.excluded
-        verdict = self._gate.admission.again(self, self._gate.now_us())
-        if isinstance(verdict, No):
-            self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
-        elif isinstance(verdict, Held):
-            self._wait()
-        else:
-            self.go(verdict)
+        self._follow(self._gate.admission.again(self, self._gate.now_us()))
 
     def _on_engine_error(self) -> None:
         """A client's mistake goes through as the engine put it; an engine's trouble elsewhere."""
@@ -231,8 +231,7 @@ class Journey(Ticket):
                 self._whole.clear()
                 self.go(other)
                 return
-        body = b"".join(self._whole)
-        status = self._error_status
+        body, status = b"".join(self._whole), self._error_status
         if self._reply.committed:
             message = f"the engine answered {status}: {body[:300].decode('utf-8', 'replace')}"
             self._reply.chunk(error_event(Refusal.ENGINE_FAILED, message))
@@ -259,12 +258,9 @@ class Journey(Ticket):
     def _open_stream(self) -> None:
         self._begun = True
         if self._reply.committed:
-            lane = self._lane
-            assert lane is not None
-            note = f": warmtide replica={lane.lane_id} rung={self._rung}"
-            self._reply.chunk(f"{note} held-ms={self._held_us // 1000}\n\n".encode())
+            self._reply.chunk(self._whereabouts().as_comment())
         else:
-            self._reply.commit(self._fleet_headers())
+            self._reply.commit(self._whereabouts().as_headers())
 
     def _end_stream(self) -> None:
         events = self._events
@@ -284,17 +280,25 @@ class Journey(Ticket):
             self._reply.chunk(data)
             return
         self._whole.append(data)
-        if sum(map(len, self._whole)) > WHOLE_BYTES_MAX and not self._error_status:
-            self._begun = True
-            self._last_us = self._gate.now_us()
-            self._reply.commit(self._fleet_headers())
-            self._reply.chunk(b"".join(self._whole))
-            self._whole.clear()
+        self._whole_bytes += len(data)
+        if self._whole_bytes > WHOLE_BYTES_MAX:
+            self._stream_the_rest()
+
+    def _stream_the_rest(self) -> None:
+        """Too large to keep: from here on it goes out in pieces. An error that large is cut off."""
+        if self._error_status:
+            self._whole, self._whole_bytes = self._whole[:1], 0
+            return
+        self._begun = True
+        self._last_us = self._gate.now_us()
+        self._reply.commit(self._whereabouts().as_headers())
+        self._reply.chunk(b"".join(self._whole))
+        self._whole.clear()
 
     def _end_whole(self) -> None:
         body = b"".join(self._whole)
         self._last_us = self._gate.now_us()
-        self._reply.whole(200, body, self._fleet_headers(), self._content_type())
+        self._reply.whole(200, body, self._whereabouts().as_headers(), self._content_type())
         self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
 
     def _end_chunked(self) -> None:
@@ -346,16 +350,16 @@ class Journey(Ticket):
     def _content_type(self) -> bytes:
         return self._upstream_headers.get(b"content-type", b"application/json")
 
-    def _fleet_headers(self) -> bytes:
-        lane = self._lane
-        assert lane is not None
-        return b"x-warmtide-replica: %b\r\nx-warmtide-rung: %b\r\nx-warmtide-held-ms: %d\r\n" % (
-            lane.lane_id.encode(),
-            self._rung.encode(),
-            self._held_us // 1000,
-        )
+    def _whereabouts(self) -> Whereabouts:
+        assert self._lane is not None
+        return Whereabouts(self._lane.lane_id, self._rung, self._held_us // 1000)
 
     # --- the end
+
+    def _abort_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
 
     def _let_go_of_lane(self) -> None:
         lane, self._lane = self._lane, None
@@ -371,9 +375,7 @@ class Journey(Ticket):
         for timer in (self._alarm, self._heartbeat):
             if timer is not None:
                 timer.cancel()
-        if self._exchange is not None:
-            self._exchange.abort()
-            self._exchange = None
+        self._abort_exchange()
         if self.held_since_us:
             self._held_us += gate.now_us() - self.held_since_us
             gate.admission.leave(self)
@@ -384,8 +386,7 @@ class Journey(Ticket):
             self._connection.done(keep_alive=self._reply.keep_alive)
 
     def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
-        tokens = usage.completion_tokens if usage is not None else self._events.count
-        first_us, last_us = self._events.first_us, self._events.last_us
+        first_us = self._events.first_us
         return Record(
             model_id=self.spec.id,
             outcome=outcome,
@@ -395,7 +396,7 @@ class Journey(Ticket):
             rung=self._rung if self._attempts else "",
             held_us=self._held_us,
             ttft_us=first_us - self.arrived_us if first_us else 0,
-            itl_us=(last_us - first_us) // (tokens - 1) if first_us and tokens > 1 else 0,
+            itl_us=self._events.itl_us(usage),
             prompt_tokens=usage.prompt_tokens if usage is not None else 0,
             output_tokens=usage.completion_tokens if usage is not None else 0,
         )
