@@ -194,7 +194,8 @@ class Journey(Ticket):
         elif self._head.stream:
             self._end_stream()
         elif self._begun:
-            self._end_chunked()
+            self._reply.finish()
+            self._end(OutcomeKind.ANSWERED)
         else:
             self._end_whole()
 
@@ -300,10 +301,6 @@ class Journey(Ticket):
         self._last_us = self._gate.now_us()
         self._reply.whole(200, body, self._whereabouts().as_headers(), self._content_type())
         self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
-
-    def _end_chunked(self) -> None:
-        self._reply.finish()
-        self._end(OutcomeKind.ANSWERED)
 
     def _break(self, why: str) -> None:
         """The answer had begun and cannot be ended well: say so inside it."""
