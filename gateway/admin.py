@@ -115,13 +115,14 @@ def _model(desk: Desk, spec: ModelSpec) -> dict[str, Any]:
         "replicas": [
             msgspec.to_builtins(r) for r in gate.snapshot.replicas() if r.model_id == spec.id
         ],
+        "lanes_ready": sum(lane.ready(gate.now_us()) for lane in lanes),
         "held": gate.admission.held(spec.id),
         "in_flight": sum(lane.in_flight for lane in lanes),
         "offered": seen.offered,
         "outcomes": dict(seen.outcomes),
         "refused": dict(seen.refused),
         "cold_starts": dict(seen.cold_starts),
-        "tokens": dict(seen.tokens),
+        "tokens": {"prompt": seen.prompt_tokens, "output": seen.output_tokens},
         "ttft_ms": _percentiles_ms(seen.ttft_us),
         "itl_ms": _percentiles_ms(seen.itl_us),
         "held_ms": _percentiles_ms(seen.held),

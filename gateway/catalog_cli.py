@@ -85,7 +85,8 @@ def apply(
         return
     kinds = ("added", "changed", "removed")
     told = [f"{kind}: {', '.join(answer[kind])}" for kind in kinds if answer[kind]]
-    typer.echo("\n".join([f"catalog {answer['version']} is in force", *told]))
+    told += [kind for kind in ("tenants", "policy") if answer[f"{kind}_changed"]]
+    typer.echo("\n".join([f"catalog {answer['version']} is in force", *(told or ["no change"])]))
 
 
 def report_problems(error: CatalogError, *, as_json: bool) -> None:

@@ -51,7 +51,7 @@ def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
             EngineKind.LLAMACPP: "real model on this machine's CPU",
             EngineKind.EMULATED: "emulated GPUs",
             EngineKind.VLLM: "vLLM",
-            EngineKind.EXTERNAL: f"{len(spec.endpoints)} external endpoints",
+            EngineKind.EXTERNAL: f"external: {', '.join(spec.endpoints)}",
         }[spec.engine]
         names = ", ".join([*spec.aliases, *(a.id for a in spec.adapters)])
         lines.append(f"  {spec.id:<22} {where}{f'  (also: {names})' if names else ''}")
@@ -62,7 +62,8 @@ def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
     first = next((m.id for m in catalog.models if "chat" in m.tasks), "MODEL")
     key = " -H 'Authorization: Bearer YOUR_KEY'" if catalog.tenants else ""
     question = "What is the capital of France?"
-    body = f'{{"model":"{first}","messages":[{{"role":"user","content":"{question}"}}]}}'
+    messages = f'[{{"role":"user","content":"{question}"}}]'
+    body = f'{{"model":"{first}","temperature":0,"messages":{messages}}}'
     lines += [
         "",
         "Try it:",

@@ -45,7 +45,7 @@ class Desk:
     def __init__(self, gate: Gate, app: Any) -> None:
         self.gate = gate
         self._app = app
-        self._prefix = secrets.token_hex(6)
+        self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
         self.stopping = False
 
@@ -118,7 +118,7 @@ class Desk:
         given = request.header.get(b"x-request-id", b"")
         if 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
             return given
-        return f"req-{self._prefix}-{next(self._count):x}".encode()
+        return b"req-%b-%x" % (self._prefix, next(self._count))
 
 
 def allowed(tenant: Tenant | None, spec: ModelSpec, asked: str) -> bool:

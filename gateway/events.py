@@ -13,12 +13,11 @@ TAIL_BYTES = 4096
 class EventRelay:
     """State of one stream. Times are trace microseconds, 0 before they happened."""
 
-    __slots__ = ("_partial", "_tail", "count", "error", "first_us", "last_us", "oversize")
+    __slots__ = ("_partial", "_tail", "error", "first_us", "last_us", "oversize")
 
     def __init__(self) -> None:
         self._partial = b""
         self._tail = b""
-        self.count = 0
         self.error = False
         self.oversize = False
         self.first_us = 0
@@ -42,7 +41,6 @@ class EventRelay:
         if not self.first_us and any(has_text(e) for e in data.split(_gap(data))):
             self.first_us = now_us
         self.last_us = now_us
-        self.count += data.count(b"data: {")
         if b'data: {"error"' in data:
             self.error = True
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
@@ -61,10 +59,13 @@ class EventRelay:
         return usage_in(self._tail)
 
     def itl_us(self, usage: Usage | None) -> int:
-        """Mean microseconds between tokens; without usage an event counts as a token."""
-        tokens = usage.completion_tokens if usage is not None else self.count
-        spread = self.first_us and tokens > 1
-        return (self.last_us - self.first_us) // (tokens - 1) if spread else 0
+        """Mean microseconds between tokens; 0 where the engine did not count them.
+
+        An event may carry several tokens, so events are not counted instead.
+        """
+        tokens = usage.completion_tokens if usage is not None else 0
+        known = self.first_us and tokens > 1
+        return (self.last_us - self.first_us) // (tokens - 1) if known else 0
 
 
 def _gap(data: bytes) -> bytes:

@@ -48,7 +48,6 @@ class Gate:
         """Models of the catalog, and of earlier ones while their last requests are served."""
         self._secrets = secrets_by_env
         self._loop = asyncio.get_running_loop()
-        self._hosts: dict[str, bytes] = {}
         self._young: list[Journey] = []
         self._patrol: asyncio.TimerHandle | None = None
         self.load(catalog)
@@ -124,14 +123,12 @@ class Gate:
         self, lane: Lane, path: bytes, request_id: bytes, request: Request, length: int
     ) -> bytes:
         """The request line and headers towards an engine; the client's credentials stay here."""
-        host = self._hosts.get(lane.lane_id)
-        if host is None:
-            name = f"[{lane.host}]" if ":" in lane.host else lane.host
-            host = self._hosts[lane.lane_id] = f"{name}:{lane.port}".encode()
-        head = (
-            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\nx-request-id: %b\r\n"
-            % (lane.base_path, path, host, length, request_id)
+        head = b"%b%b%b%d\r\nx-request-id: %b\r\n" % (
+            lane.line_start,
+            path,
+            lane.line_end,
+            length,
+            request_id,
         )
         for header in _PASSED_ON:
             value = request.header.get(header)

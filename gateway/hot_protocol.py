@@ -176,7 +176,6 @@ class HotProtocol(asyncio.Protocol):
         request = self._request
         assert request is not None
         request.method = self._parser.get_method()
-        request.version = self._parser.get_http_version()
         if self._parser.should_upgrade():
             raise _RefuseError(
                 Refusal.BAD_HTTP, "upgrades and tunnels are not offered here: use plain HTTP/1.1"
@@ -195,11 +194,11 @@ class HotProtocol(asyncio.Protocol):
                 )
         if header.get(b"expect", b"").lower() == b"100-continue" and not self.answering:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._since_us = monotonic_us()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        self._since_us = monotonic_us()
+        if self._body:
+            self._since_us = monotonic_us()
         if self._body_bytes > BODY_BYTES_MAX:
             raise _RefuseError(Refusal.TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes")
         self._body.append(body)
@@ -214,6 +213,8 @@ class HotProtocol(asyncio.Protocol):
         request.body = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
         request.keep_alive = self._parser.should_keep_alive()
+        if not request.keep_alive or b"connection" in request.header:
+            request.version = self._parser.get_http_version()
         if self.answering is None and not self._pipeline:
             self._desk.take(self, request)
             return

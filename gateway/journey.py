@@ -20,7 +20,7 @@ from gateway.openai_api import (
     replace_model,
     usage_in,
 )
-from gateway.reply import Reply, Whereabouts, retry_headers
+from gateway.reply import Reply, retry_headers, whereabouts, whereabouts_comment
 from gateway.telemetry import OutcomeKind, Record
 from placement.catalog import ModelSpec, Tenant
 
@@ -34,6 +34,7 @@ HEARTBEAT_FIRST_US = 5 * US
 HEARTBEAT_NEXT_US = 10 * US
 ATTEMPTS_MAX = 4
 WHOLE_BYTES_MAX = 8 * 1024 * 1024
+NO_EVENTS = EventRelay()  # of answers that are not streamed; never fed
 
 
 class Journey(Ticket):
@@ -84,7 +85,7 @@ class Journey(Ticket):
         self._upstream_headers: dict[bytes, bytes] = {}
         self._whole: list[bytes] = []
         self._whole_bytes = 0
-        self._events = EventRelay()
+        self._events = EventRelay() if head.stream else NO_EVENTS
         self._last_us = 0
         self._held_us = 0
         self._rung = "serving"
@@ -193,9 +194,6 @@ class Journey(Ticket):
             self._on_engine_error()
         elif self._head.stream:
             self._end_stream()
-        elif self._begun:
-            self._reply.finish()
-            self._end(OutcomeKind.ANSWERED)
         else:
             self._end_whole()
 
@@ -212,7 +210,7 @@ class Journey(Ticket):
             return
         self._let_go_of_lane()
         self._whole.clear()
-        self._events = EventRelay()
+        self._events = EventRelay() if self._head.stream else NO_EVENTS
         if self._attempts >= ATTEMPTS_MAX:
             self._refuse(
                 Refusal.ENGINE_FAILED, f"{self._attempts} attempts failed; last: {why}", US
@@ -259,9 +257,10 @@ class Journey(Ticket):
     def _open_stream(self) -> None:
         self._begun = True
         if self._reply.committed:
-            self._reply.chunk(self._whereabouts().as_comment())
+            assert self._lane is not None
+            self._reply.chunk(whereabouts_comment(self._lane, self._rung, self._held_us))
         else:
-            self._reply.commit(self._whereabouts().as_headers())
+            self._reply.commit(self._whereabouts())
 
     def _end_stream(self) -> None:
         events = self._events
@@ -292,14 +291,16 @@ class Journey(Ticket):
             return
         self._begun = True
         self._last_us = self._gate.now_us()
-        self._reply.commit(self._whereabouts().as_headers())
+        self._reply.commit(self._whereabouts())
         self._reply.chunk(b"".join(self._whole))
         self._whole.clear()
 
     def _end_whole(self) -> None:
         body = b"".join(self._whole)
-        self._last_us = self._gate.now_us()
-        self._reply.whole(200, body, self._whereabouts().as_headers(), self._content_type())
+        if self._begun:
+            self._reply.finish()
+        else:
+            self._reply.whole(200, body, self._whereabouts(), self._content_type())
         self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
 
     def _break(self, why: str) -> None:
@@ -347,9 +348,9 @@ class Journey(Ticket):
     def _content_type(self) -> bytes:
         return self._upstream_headers.get(b"content-type", b"application/json")
 
-    def _whereabouts(self) -> Whereabouts:
+    def _whereabouts(self) -> bytes:
         assert self._lane is not None
-        return Whereabouts(self._lane.lane_id, self._rung, self._held_us // 1000)
+        return whereabouts(self._lane, self._rung, self._held_us)
 
     # --- the end
 

@@ -5,6 +5,7 @@ bodies, framing. Never: awaits, keeps state, changes a byte that a client sent.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
@@ -101,7 +102,7 @@ _DECODERS: dict[Task, msgspec.json.Decoder[Any]] = {
 }
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """What the gateway needs to know of a request's body."""
 
     model: str
@@ -220,12 +221,9 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
 
 
-class _WithUsage(msgspec.Struct):
-    usage: Usage | None = None
-
-
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_USAGE = msgspec.json.Decoder(_WithUsage)
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
 def has_text(event: bytes) -> bool:
@@ -254,19 +252,21 @@ def has_text(event: bytes) -> bool:
 
 
 def usage_in(tail: bytes) -> Usage | None:
-    """Token usage from a stream's last events or a whole response: counted, never guessed."""
-    if b'"usage"' not in tail:
+    """Token usage from a stream's last events or a whole response: counted, never guessed.
+
+    Read by pattern: inside a JSON string the quotes of `"usage":` would be escaped, so what is
+    found is the field.
+    """
+    at = tail.rfind(b'"usage"')
+    if at < 0:
         return None
-    for piece in reversed(tail.split(b"\n\n")):
-        if b'"usage"' not in piece:
-            continue
-        try:
-            found = _USAGE.decode(_data_of(piece) or piece)
-        except (msgspec.ValidationError, msgspec.DecodeError):
-            continue
-        if found.usage is not None:
-            return found.usage
-    return None
+    prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
+    if prompt is None and completion is None:
+        return None
+    return Usage(
+        prompt_tokens=int(prompt[1]) if prompt else 0,
+        completion_tokens=int(completion[1]) if completion else 0,
+    )
 
 
 def _data_of(event: bytes) -> bytes | None:

@@ -4,34 +4,28 @@ In: what a journey wants said. Out: bytes on its connection, framed for HTTP/1.1
 decides what to say.
 """
 
-from typing import NamedTuple
-
 from gateway.hot_protocol import REASONS, HotProtocol, Request
 from gateway.openai_api import Refusal
+from gateway.routing import Lane
 
 US = 1_000_000
 RETRY_AFTER_MAX_S = 120
 """The official client waits no longer than this, whatever Retry-After says."""
 
 
-class Whereabouts(NamedTuple):
-    """Where a request was served, from which rung its replica climbed, and how long it was held."""
+def whereabouts(lane: Lane, rung: str, held_us: int) -> bytes:
+    """Headers: the replica that served, the rung it climbed from, how long the request was held."""
+    return b"%b%b\r\nx-warmtide-held-ms: %d\r\n" % (
+        lane.served_here,
+        rung.encode(),
+        held_us // 1000,
+    )
 
-    replica_id: str
-    rung: str
-    held_ms: int
 
-    def as_headers(self) -> bytes:
-        return b"x-warmtide-replica: %b\r\nx-warmtide-rung: %b\r\nx-warmtide-held-ms: %d\r\n" % (
-            self.replica_id.encode(),
-            self.rung.encode(),
-            self.held_ms,
-        )
-
-    def as_comment(self) -> bytes:
-        """The same for a stream whose headers are gone: clients skip lines with a colon first."""
-        note = f": warmtide replica={self.replica_id} rung={self.rung} held-ms={self.held_ms}"
-        return f"{note}\n\n".encode()
+def whereabouts_comment(lane: Lane, rung: str, held_us: int) -> bytes:
+    """The same for a stream whose headers are gone: clients skip lines with a colon first."""
+    note = f": warmtide replica={lane.lane_id} rung={rung} held-ms={held_us // 1000}"
+    return f"{note}\n\n".encode()
 
 
 class Reply:

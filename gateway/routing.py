@@ -16,20 +16,11 @@ _WEIGHTS_RUNG = {WeightsAt.OBJECT: "cold", WeightsAt.DISK: "disk", WeightsAt.HOS
 class Lane:
     """A way to one serving replica, and how much of it is in use. Mutated on the hot path."""
 
+    # `line_start` and `line_end` enclose a path in the request line and headers towards the engine.
     __slots__ = (
-        "base_path",
-        "climbed_from",
-        "down_until_us",
-        "failures",
-        "host",
-        "in_flight",
-        "lane_id",
-        "open",
-        "port",
-        "slots",
-        "spec",
-        "tls",
-    )
+        "climbed_from", "down_until_us", "failures", "host", "in_flight", "lane_id", "line_end",
+        "line_start", "open", "port", "served_here", "slots", "spec", "tls", "where",
+    )  # fmt: skip
 
     def __init__(
         self, lane_id: str, spec: ModelSpec, host: str, port: int, climbed_from: str
@@ -39,7 +30,14 @@ class Lane:
         self.host = host
         self.port = port
         self.tls = False
-        self.base_path = b""
+        self.where = lane_id.encode()
+        self.served_here = b"x-warmtide-replica: %b\r\nx-warmtide-rung: " % self.where
+        name = f"[{host}]" if ":" in host else host
+        self.line_start = b"POST "
+        self.line_end = (
+            b" HTTP/1.1\r\nhost: %b:%d\r\ncontent-type: application/json\r\ncontent-length: "
+            % (name.encode(), port)
+        )
         self.slots = max(spec.max_num_seqs, 1)
         self.climbed_from = climbed_from
         self.in_flight = 0
@@ -187,5 +185,5 @@ def _external_lane(lane_id: str, spec: ModelSpec, url: str) -> Lane:
     tls = parts.scheme == "https"
     lane = Lane(lane_id, spec, parts.hostname or "", parts.port or (443 if tls else 80), "serving")
     lane.tls = tls
-    lane.base_path = parts.path.rstrip("/").removesuffix("/v1").encode()
+    lane.line_start += parts.path.rstrip("/").removesuffix("/v1").encode()
     return lane

@@ -80,8 +80,8 @@ class Serving:
         if self.settings.fleet not in found:
             known = ", ".join(sorted(found))
             raise StartError(
-                f"there is no fleet `{self.settings.fleet}` in this installation; there is: "
-                f"{known}. A fleet for Ray needs `pip install 'warmtide[ray]'` and its plug-in"
+                f"there is no fleet `{self.settings.fleet}` in this installation, only: {known}. "
+                "Other fleets are packages with an entry point `warmtide.fleets`"
             )
         make: Callable[[Catalog, Path, Clock], Fleet] = found[self.settings.fleet].load()
         return make(self.catalog, self.folder, self.clock)

@@ -32,7 +32,9 @@ class Card(Frozen, frozen=True, kw_only=True):
     @property
     def alive(self) -> bool:
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.start_time) < 1.0
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.start_time) < 1.0
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 

@@ -99,7 +99,7 @@ _HEADINGS = (
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    serving = sum(r["phase"] == "ready" and r["rung"] == 4 for r in row["replicas"])
+    serving = row["lanes_ready"]
     eta = "-" if row["eta_ms"] is None else f"{row['eta_ms'] / 1000:.1f}"
     outcomes = row["outcomes"]
     ttft = "/".join("-" if v is None else f"{v:.0f}" for v in row["ttft_ms"].values())

@@ -41,22 +41,17 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "cold_starts",
-        "held",
-        "itl_us",
-        "offered",
-        "outcomes",
-        "refused",
-        "tokens",
-        "ttft_us",
-    )
+        "cold_starts", "held", "itl_us", "offered", "outcomes", "output_tokens", "prompt_tokens",
+        "refused", "ttft_us",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.offered = 0
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.refused: Counter[str] = Counter()
         self.cold_starts: Counter[str] = Counter()
-        self.tokens: Counter[str] = Counter()
+        self.prompt_tokens = 0
+        self.output_tokens = 0
         self.ttft_us: deque[int] = deque(maxlen=SAMPLES_MAX)
         self.itl_us: deque[int] = deque(maxlen=SAMPLES_MAX)
         self.held: deque[int] = deque(maxlen=SAMPLES_MAX)
@@ -74,8 +69,8 @@ class ModelTelemetry:
             self.ttft_us.append(record.ttft_us)
         if record.itl_us:
             self.itl_us.append(record.itl_us)
-        self.tokens["prompt"] += record.prompt_tokens
-        self.tokens["output"] += record.output_tokens
+        self.prompt_tokens += record.prompt_tokens
+        self.output_tokens += record.output_tokens
 
 
 class Telemetry:

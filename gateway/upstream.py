@@ -6,9 +6,10 @@ retries what an engine may have seen, decodes a body, keeps a byte longer than t
 
 import asyncio
 import ssl
-from typing import NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
+import msgspec
 
 from gateway.routing import Lane
 from placement.clock import monotonic_us
@@ -59,12 +60,12 @@ class Exchange:
             self.connection.resume()
 
 
-class _Sent(NamedTuple):
+class _Sent(msgspec.Struct, frozen=True):
     """A request as it goes out: kept while it may have to be sent again."""
 
     head: bytes
     body: bytes
-    listener: Listener
+    listener: Any  # a `Listener`; msgspec wants a runtime type
     exchange: Exchange
 
 
@@ -281,7 +282,7 @@ class UpstreamPool:
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, key), host, port, ssl=self._tls_context(tls)
                 )
-        except (OSError, TimeoutError) as error:
+        except Exception as error:  # whatever broke, somebody waits to be told
             exchange.connecting = None
             if not exchange.aborted:
                 sent.listener.on_failed(f"cannot connect to the engine at {host}:{port}: {error}")

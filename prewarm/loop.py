@@ -59,6 +59,7 @@ class Loop:
         self._ground = ground
         self._clock = clock
         self._poked = asyncio.Event()
+        self._ready_at_us: dict[str, int | None] = {}
         self._fenced: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
@@ -71,7 +72,13 @@ class Loop:
         self._poked.set()
 
     def eta_us(self, model_id: str) -> int | None:
-        return self.controller.eta_us(model_id, self._clock.now_us())
+        """Estimated wait; worked out once per round, however many requests ask."""
+        now_us = self._clock.now_us()
+        if model_id not in self._ready_at_us:
+            eta_us = self.controller.eta_us(model_id, now_us)
+            self._ready_at_us[model_id] = None if eta_us is None else now_us + eta_us
+        ready_at_us = self._ready_at_us[model_id]
+        return None if ready_at_us is None else max(ready_at_us - now_us, 0)
 
     async def reload(self, catalog: Catalog) -> None:
         self.controller.step(Reloaded(at_us=self._clock.now_us(), catalog=catalog))
@@ -103,6 +110,7 @@ class Loop:
     def step(self) -> None:
         """One round: observe, plan, hand the actions to the fleet."""
         now_us = self._clock.now_us()
+        self._ready_at_us.clear()
         plan = self.controller.step(
             Observed(
                 at_us=now_us,
@@ -143,6 +151,7 @@ class Loop:
     # --- what the fleet says
 
     def _on_fleet(self, event: FleetEvent) -> None:
+        self._ready_at_us.clear()
         match event:
             case FleetChanged(snapshot=snapshot):
                 self._ground.on_snapshot(snapshot)
