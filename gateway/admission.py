@@ -13,6 +13,8 @@ from gateway.routing import Lane, RoutingTable, pick
 from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
+WANTED_US = 30 * US
+"""A model stays wanted this long after the time at which a refused client was told to come back."""
 
 
 class Ticket:
@@ -165,7 +167,7 @@ class Admission:
             message = f"no node of the fleet can serve `{model_id}` now"
             return No(Refusal.NO_CAPACITY, message, 30 * US)
         if now_us + eta_us > ticket.deadline_us:
-            self._wanted_until_us[model_id] = now_us + 2 * eta_us
+            self._wanted_until_us[model_id] = now_us + eta_us + WANTED_US
             message = f"`{model_id}` is being loaded and is ready in about {eta_us / US:.0f} s"
             return No(Refusal.LOADING, message, eta_us)
         return self._held(ticket, eta_us, now_us)

@@ -33,11 +33,10 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
         who = desk_of().tenant_of(request.headers.get("authorization", "").encode())
         if isinstance(who, str):
             return error_response(Refusal.NO_KEY, who)
-        names = desk_of().gate.names.items()
+        desk = desk_of()
         data = [
-            _model_entry(desk_of(), name, spec, adapter, created)
-            for name, (spec, adapter) in names
-            if allowed(who, spec, name)
+            _model_entry(desk, name, *desk.gate.names[name], created)
+            for name in desk.names_for(who)
         ]
         return JSONResponse({"object": "list", "data": data})
 
@@ -71,7 +70,7 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
 def _one_model(desk: Desk, who: Tenant | None, name: str, created: int) -> Response:
     found = desk.gate.names.get(name)
     if found is None or not allowed(who, found[0], name):
-        return error_response(Refusal.NO_MODEL, unknown_model(name, desk.gate.names))
+        return error_response(Refusal.NO_MODEL, unknown_model(name, desk.names_for(who)))
     return JSONResponse(_model_entry(desk, name, *found, created))
 
 

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import typer
 
 from gateway import state_dir
@@ -19,6 +19,7 @@ from placement.fleets.local import end_leftovers
 
 READY_WALL_S = 120.0
 DOWN_WALL_S = 25.0
+DOWN_POLL_WALL_S = 0.05
 LOG_TAIL_LINES = 20
 
 
@@ -150,12 +151,13 @@ def end(folder: Path) -> list[str]:
     ended: list[str] = []
     card = state_dir.read_card(folder)
     if card is not None:
-        process = psutil.Process(card.pid)
         os.kill(card.pid, signal.SIGTERM)
-        try:
-            process.wait(DOWN_WALL_S)
-        except psutil.TimeoutExpired:
-            process.kill()
+        waited_s = 0.0
+        while card.alive and waited_s < DOWN_WALL_S:  # nobody's child cannot be waited for
+            time.sleep(DOWN_POLL_WALL_S)
+            waited_s += DOWN_POLL_WALL_S
+        if card.alive:
+            os.kill(card.pid, signal.SIGKILL)
         ended.append(f"gateway {card.url} (pid {card.pid})")
         state_dir.drop_card(folder)
     ended += end_leftovers(folder)

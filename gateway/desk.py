@@ -82,11 +82,17 @@ class Desk:
             return Denied(Refusal.BAD_REQUEST, str(error))
         found = self.gate.names.get(head.model)
         if found is None:
-            return Denied(Refusal.NO_MODEL, unknown_model(head.model, self.gate.names), "model")
+            known = self.names_for(tenant)
+            return Denied(Refusal.NO_MODEL, unknown_model(head.model, known), "model")
         spec = found[0]
         timeout_us = _timeout_us(request, spec)
         denied = _unfit(tenant, spec, head.model, task, timeout_us)
         return denied or (head, spec, tenant, timeout_us)
+
+    def names_for(self, tenant: Tenant | None) -> list[str]:
+        """The names that a tenant may know of."""
+        names = self.gate.names.items()
+        return [name for name, (spec, _) in names if allowed(tenant, spec, name)]
 
     def tenant_of(self, authorization: bytes) -> Tenant | str | None:
         """The tenant of a key; None where no tenants are declared; else what is wrong with it."""

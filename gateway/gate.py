@@ -94,9 +94,6 @@ class Gate:
     def eta_us(self, model_id: str) -> int | None:
         return self.eta_of(model_id)
 
-    def on_held(self, _model_id: str) -> None:
-        self.poke()
-
     def elsewhere(self, ticket: Journey, but: Lane) -> Lane | None:
         """Another lane for a request whose engine answered with an error; its slot is taken."""
         lanes = self.table.lanes(ticket.spec.id)

@@ -21,6 +21,7 @@ from gateway.openai_api import (
     usage_in,
 )
 from gateway.reply import Reply, retry_headers, whereabouts, whereabouts_comment
+from gateway.routing import upstream_name
 from gateway.telemetry import OutcomeKind, Record
 from placement.catalog import ModelSpec, Tenant
 
@@ -105,6 +106,8 @@ class Journey(Ticket):
 
     def _follow(self, verdict: Verdict) -> None:
         if isinstance(verdict, No):
+            if verdict.why is Refusal.LOADING:
+                self._gate.poke()  # the climb is due all the same: who was refused comes back
             self._refuse(verdict.why, verdict.message, verdict.retry_after_us)
         elif isinstance(verdict, Held):
             self._wait()
@@ -125,8 +128,8 @@ class Journey(Ticket):
         self._attempts += 1
         self._error_status = 0
         body = self._body
-        name = self.spec.upstream_model
-        if name and name != self._head.model:
+        name = upstream_name(self.spec, self._head.model)
+        if name != self._head.model:
             body = replace_model(body, name)
         head = self._gate.upstream_head(
             lane, self._request.path, self.request_id, self._request, len(body)
@@ -134,22 +137,19 @@ class Journey(Ticket):
         self._exchange = self._gate.pool.send(lane, head, body, self)
 
     def _wait(self) -> None:
-        gate = self._gate
-        gate.on_held(self.spec.id)
-        if self._head.stream and not self._reply.committed:
-            self._heartbeat = gate.call_after(HEARTBEAT_FIRST_US, self._on_heartbeat)
-        elif self._reply.committed:
-            self._heartbeat = gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
+        self._gate.poke()
+        if self._head.stream:
+            quiet_us = HEARTBEAT_NEXT_US if self._reply.committed else HEARTBEAT_FIRST_US
+            self._heartbeat = self._gate.call_after(quiet_us, self._on_heartbeat)
 
     def _on_heartbeat(self) -> None:
         """Tell a waiting stream that it is not forgotten. The first one commits the 200."""
-        gate = self._gate
         if not self._reply.committed:
             self._reply.commit(b"x-warmtide-held: true\r\n")
-        eta_us = gate.eta_us(self.spec.id)
+        eta_us = self._gate.eta_us(self.spec.id)
         note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
         self._reply.chunk(b": keep-alive model is getting ready%b\n\n" % note)
-        self._heartbeat = gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
+        self._heartbeat = self._gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
 
     def arm(self) -> None:
         """Set the alarm for the deadline, unless the request has ended already."""

@@ -93,7 +93,7 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     catalog_path = Path(settings["catalog_path"])
     try:
-        catalog = load_for_start(catalog_path, settings["host"])
+        catalog = load_for_start(catalog_path, settings["host"], settings["fleet"])
     except CatalogError as error:
         catalog_cli.report_problems(error, as_json=as_json)
         raise typer.Exit(2) from None

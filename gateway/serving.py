@@ -32,6 +32,7 @@ DRAIN_WALL_S = 10.0
 SWEEP_WALL_S = 2.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
+FLEETS = "warmtide.fleets"
 
 
 class Settings(Frozen, frozen=True, kw_only=True):
@@ -75,15 +76,8 @@ class Serving:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _fleet(self) -> Fleet:
-        """Fleets are plug-ins: the local one ships, others register an entry point."""
-        found = {e.name: e for e in entry_points(group="warmtide.fleets")}
-        if self.settings.fleet not in found:
-            known = ", ".join(sorted(found))
-            raise StartError(
-                f"there is no fleet `{self.settings.fleet}` in this installation, only: {known}. "
-                "Other fleets are packages with an entry point `warmtide.fleets`"
-            )
-        make: Callable[[Catalog, Path, Clock], Fleet] = found[self.settings.fleet].load()
+        found = entry_points(group=FLEETS, name=self.settings.fleet)
+        make: Callable[[Catalog, Path, Clock], Fleet] = next(iter(found)).load()
         return make(self.catalog, self.folder, self.clock)
 
     async def start(self) -> state.Card:
@@ -217,8 +211,17 @@ def _text_of(path: str) -> str:
     return Path(path).read_text("utf-8")
 
 
-def load_for_start(path: Path, host: str) -> Catalog:
-    """The catalog, checked against how it will be served. Raises `CatalogError`, `StartError`."""
+def load_for_start(path: Path, host: str, fleet: str) -> Catalog:
+    """The catalog, checked against how it will be served. Raises `CatalogError`, `StartError`.
+
+    Fleets are plug-ins: the local one ships, others register an entry point.
+    """
+    known = sorted(entry.name for entry in entry_points(group=FLEETS))
+    if fleet not in known:
+        raise StartError(
+            f"there is no fleet `{fleet}` in this installation, only: {', '.join(known)}. "
+            f"Other fleets are packages with an entry point `{FLEETS}`"
+        )
     catalog = load_catalog(path)
     if host not in ("127.0.0.1", "localhost", "::1") and not catalog.tenants:
         raise StartError(

@@ -50,6 +50,8 @@ class Facts:
     """(model, node) pairs that failed lately."""
     cleared_for: Mapping[str, str] = field(default_factory=dict)
     """Replicas drained to make room, and the model that the room is for."""
+    excess_since_us: Mapping[str, int] = field(default_factory=dict)
+    """Models that have had more serving replicas than they need, and since when."""
     now_us: int = 0
 
 

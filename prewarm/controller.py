@@ -27,7 +27,7 @@ from placement.plan import (
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung
 from prewarm.climbs import Facts
 from prewarm.demand import ModelDemand
-from prewarm.reactive import eta_us, plan_reactive
+from prewarm.reactive import eta_us, plan_reactive, wanted_replicas
 
 US = 1_000_000
 BACKOFF_FIRST_US = US
@@ -74,7 +74,9 @@ class Controller:
         self._prefix = prefix
         self._ids = 0
         self._models: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
+        self._ordinals: dict[str, int] = {}
         self._pending: dict[str, Action] = {}
+        self._excess_since_us: dict[str, int] = {}
         self._failures: dict[tuple[str, str], tuple[int, int]] = {}
         self._cleared_for: dict[str, str] = {}
         self._last: Observed | None = None
@@ -110,7 +112,8 @@ class Controller:
 
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
-        plan = plan_reactive(self._facts(seen), self._next_id)
+        self._note_excess(seen)
+        plan = plan_reactive(self._facts(seen), self._next_action_id, self._next_replica_id)
         for action in plan.actions:
             self._pending[action.action_id] = action
             if isinstance(action, Drain) and action.why.code is ReasonCode.MAKE_ROOM:
@@ -127,6 +130,7 @@ class Controller:
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},
             cleared_for=self._cleared_for,
+            excess_since_us=self._excess_since_us,
             now_us=seen.at_us,
         )
 
@@ -147,6 +151,18 @@ class Controller:
         for model_id in [m for m in self._models if m not in living]:
             if self.catalog.model(model_id) is None:
                 del self._models[model_id]
+
+    def _note_excess(self, seen: Observed) -> None:
+        """Since when each model has had more replicas than it needs, without a break."""
+        demand = {d.model_id: d for d in seen.demand}
+        for model_id, spec in self._models.items():
+            replicas = [r for r in seen.snapshot.replicas() if r.model_id == model_id]
+            asked = demand.get(spec.id, ModelDemand(model_id=spec.id))
+            enough = wanted_replicas(spec, asked, self.catalog.policy.scale_in_load)
+            if sum(r.serving for r in replicas) > max(enough, 1):
+                self._excess_since_us.setdefault(model_id, seen.at_us)
+            else:
+                self._excess_since_us.pop(model_id, None)
 
     def _on_outcome(self, outcome: Outcome, at_us: int) -> None:
         action = self._pending.pop(outcome.action_id, None)
@@ -174,9 +190,18 @@ class Controller:
         replica = self._last.snapshot.replica(action.replica_id)
         return None if replica is None else replica.model_id
 
-    def _next_id(self, purpose: str) -> str:
+    def _next_action_id(self) -> str:
         self._ids += 1
-        return f"{purpose}-{self._prefix}-{self._ids}"
+        return f"action-{self._prefix}-{self._ids}"
+
+    def _next_replica_id(self, model_id: str) -> str:
+        """A plain ordinal per model: the same story names its replicas alike in every run."""
+        living = {r.replica_id for r in self._last.snapshot.replicas()} if self._last else set()
+        while True:
+            self._ordinals[model_id] = self._ordinals.get(model_id, 0) + 1
+            name = f"{model_id.replace('/', '--')}-{self._ordinals[model_id]}"
+            if name not in living:
+                return name
 
 
 def overlay(

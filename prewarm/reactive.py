@@ -1,6 +1,6 @@
 """The reactive policy: climb when somebody waits, step down when nobody asks. A pure function.
 
-In: `Facts` and a source of action ids. Out: a `Plan`: actions with reasons, wants it could not
+In: `Facts` and sources of fresh ids. Out: a `Plan`: actions with reasons, wants it could not
 grant. Never: forecasts, awaits, reads a clock. It is the path that is always there beside a
 forecast, and the `reactive` baseline of the simulator.
 """
@@ -39,10 +39,7 @@ PATIENCE_US = 10 * US
 DEADLINE_FACTOR = 4
 DEADLINE_US_MIN = 60 * US
 SETTLE_US = 30 * US
-"""A replica serves at least this long before excess drains it."""
-
-NextId = Callable[[str], str]
-"""A fresh id for a purpose: action ids and replica ids."""
+"""A replica serves, and a model has one too many, at least this long before it is drained."""
 
 
 class _Base(TypedDict):
@@ -55,9 +52,11 @@ class _Base(TypedDict):
     why: Reason
 
 
-def plan_reactive(facts: Facts, next_id: NextId) -> Plan:
+def plan_reactive(
+    facts: Facts, action_id: Callable[[], str], replica_id: Callable[[str], str]
+) -> Plan:
     """Longest-waiting and most important models first; then whoever has too much."""
-    planner = _Planner(facts, next_id)
+    planner = _Planner(facts, action_id, replica_id)
     removed = {
         model_id
         for model_id in facts.models
@@ -130,10 +129,13 @@ def _reason_to_climb(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reaso
 class _Planner:
     """One planning pass. Mutable while it runs, gone afterwards."""
 
-    def __init__(self, facts: Facts, next_id: NextId) -> None:
+    def __init__(
+        self, facts: Facts, action_id: Callable[[], str], replica_id: Callable[[str], str]
+    ) -> None:
         self.facts = facts
         self.draft = Draft(facts)
-        self.next_id = next_id
+        self.next_action_id = action_id
+        self.next_replica_id = replica_id
         self.actions: list[Action] = []
         self.wants: list[Want] = []
 
@@ -186,7 +188,7 @@ class _Planner:
         self.wants.append(Want(model_id=spec.id, why=message, eta_us=climb.takes_us))
 
     def _start(self, spec: ModelSpec, climb: Climb, why: Reason) -> None:
-        replica_id = ReplicaId(self.next_id(spec.id))
+        replica_id = ReplicaId(self.next_replica_id(spec.id))
         base = self._base(climb.node_id, why, takes_us=climb.takes_us)
         self._add(Start(replica_id=replica_id, model_id=spec.id, gpu_ids=climb.gpu_ids, **base))
         self.draft.put(
@@ -267,8 +269,9 @@ class _Planner:
         quiet_since_us = max(demand.last_arrival_us, replica.since_us)
         if quiet_since_us + policy.idle_park_us <= now_us and demand.in_flight == 0:
             return True
+        excess_since_us = self.facts.excess_since_us.get(spec.id, now_us)
         enough = wanted_replicas(spec, demand, policy.scale_in_load)
-        return len(serving) > max(enough, 1)
+        return len(serving) > max(enough, 1) and excess_since_us + SETTLE_US <= now_us
 
     def _park_or_shed(self, replica: ReplicaState, spec: ModelSpec) -> None:
         if not spec.on_gpu:
@@ -303,7 +306,7 @@ class _Planner:
     def _base(self, node_id: str, why: Reason, takes_us: int = 0) -> "_Base":
         deadline_us = self.facts.now_us + max(DEADLINE_US_MIN, DEADLINE_FACTOR * takes_us)
         return _Base(
-            action_id=self.next_id("action"),
+            action_id=self.next_action_id(),
             snapshot_version=self.facts.snapshot.version,
             deadline_us=deadline_us,
             node_id=NodeId(node_id),

@@ -113,6 +113,7 @@ def test_who_was_refused_for_the_long_climb_is_remembered_as_demand() -> None:
     verdict = admission.arrive(Asker(1, deadline_us=2 * US), 0)
     assert verdict == No(Refusal.LOADING, verdict.message, 26 * US)  # type: ignore[union-attr]
     assert admission.wanted("small", 1)
+    assert admission.wanted("small", 50 * US)
     assert not admission.wanted("small", 60 * US)
 
 

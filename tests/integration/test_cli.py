@@ -144,7 +144,7 @@ def test_a_catalog_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (("--host", "0.0.0.0"), ("0.0.0.0", "tenants", "warmtide key new")),
-        (("--fleet", "ray"), ("ray", "local", "warmtide[ray]")),
+        (("--fleet", "ray"), ("ray", "local", "warmtide.fleets")),
     ],
 )
 def test_what_cannot_be_done_is_bad_input_in_clear_words(
