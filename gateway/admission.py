@@ -96,12 +96,11 @@ class Admission:
         if queue is not None and ticket in queue:
             queue.remove(ticket)
 
-    def release(self, lane: Lane, now_us: int) -> None:
-        """A slot came back: the next held request of this model goes."""
+    def release(self, lane: Lane) -> bool:
+        """A slot came back. True if somebody waits for it: then `wake` this model."""
         assert lane.in_flight > 0, "a slot was released twice"
         lane.in_flight -= 1
-        if self._queues.get(lane.spec.id):
-            self.wake(lane.spec.id, now_us)
+        return bool(self._queues.get(lane.spec.id))
 
     def wake(self, model_id: str, now_us: int) -> None:
         """Send off as many held requests of a model as there are free slots, oldest first."""

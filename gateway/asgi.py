@@ -63,7 +63,7 @@ class AsgiAnswer:
             "raw_path": request.path,
             "query_string": request.query,
             "root_path": "",
-            "headers": request.headers,
+            "headers": list(request.header.items()),
             "client": self._connection.peer,
             "server": None,
         }

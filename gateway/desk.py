@@ -48,6 +48,7 @@ class Desk:
         self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
         self.stopping = False
+        self.tick = 0
 
     def take(self, connection: HotProtocol, request: Request) -> None:
         task = HOT_ROUTES.get(request.path)

@@ -12,16 +12,18 @@ from typing import Protocol, cast
 import httptools
 
 from gateway.openai_api import Refusal, error_body
-from placement.clock import monotonic_us
 
 HEADER_BYTES_MAX = 64 * 1024
-HEADER_COUNT_MAX = 128
+HEADER_OVERHEAD_BYTES = 32
 URL_BYTES_MAX = 8 * 1024
 BODY_BYTES_MAX = 32 * 1024 * 1024
 PIPELINE_MAX = 8
-HEAD_TIMEOUT_US = 10_000_000
-BODY_TIMEOUT_US = 60_000_000
-IDLE_TIMEOUT_US = 120_000_000
+TICK_WALL_S = 2.0
+"""Stalled and idle connections are looked for this often, and timed in such ticks: a clock reading
+for every read of every connection would buy nothing."""
+HEAD_TICKS = 5
+BODY_TICKS = 30
+IDLE_TICKS = 60
 WRITE_HIGH_BYTES = 256 * 1024
 
 REASONS = {
@@ -46,16 +48,15 @@ REASONS = {
 
 
 class Request:
-    """One request, whole. Header names are lower case; `header` has the last of repeated ones."""
+    """One request, whole. Header names are lower case; of repeated headers the last one counts."""
 
-    __slots__ = ("body", "header", "headers", "keep_alive", "method", "path", "query", "version")
+    __slots__ = ("body", "header", "keep_alive", "method", "path", "query", "version")
 
     def __init__(self) -> None:
         self.method = b""
         self.path = b""
         self.query = b""
         self.version = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
         self.header: dict[bytes, bytes] = {}
         self.body = b""
         self.keep_alive = True
@@ -71,7 +72,9 @@ class Answering(Protocol):
 
 
 class Desk(Protocol):
-    """Where whole requests go."""
+    """Where whole requests go. `tick` counts the sweeps over its connections."""
+
+    tick: int
 
     def take(self, connection: "HotProtocol", request: Request) -> None: ...
 
@@ -81,7 +84,7 @@ class HotProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_body_bytes", "_desk", "_header_bytes", "_loop", "_open", "_parser",
-        "_pipeline", "_request", "_since_us", "_transport", "_url", "answering", "closing",
+        "_pipeline", "_request", "_since_tick", "_transport", "_url", "answering", "closing",
         "peer",
     )  # fmt: skip
 
@@ -96,7 +99,7 @@ class HotProtocol(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._header_bytes = 0
-        self._since_us = monotonic_us()
+        self._since_tick = self._desk.tick
         self.answering: Answering | None = None
         self.closing = False
         self.peer: tuple[str, int] | None = None
@@ -154,7 +157,7 @@ class HotProtocol(asyncio.Protocol):
         self._url = b""
         self._body = []
         self._body_bytes = self._header_bytes = 0
-        self._since_us = monotonic_us()
+        self._since_tick = self._desk.tick
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -164,13 +167,14 @@ class HotProtocol(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._request
         assert request is not None
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADER_BYTES_MAX or len(request.headers) >= HEADER_COUNT_MAX:
-            limits = f"{HEADER_COUNT_MAX} headers or {HEADER_BYTES_MAX} bytes"
-            raise _RefuseError(Refusal.HEADERS_TOO_LARGE, f"the request has over {limits} of them")
-        name = name.lower()
-        request.headers.append((name, value))
-        request.header[name] = value
+        self._header_bytes += len(name) + len(value) + HEADER_OVERHEAD_BYTES
+        if self._header_bytes > HEADER_BYTES_MAX:
+            raise _RefuseError(
+                Refusal.HEADERS_TOO_LARGE,
+                f"the headers have over {HEADER_BYTES_MAX} bytes "
+                f"({HEADER_OVERHEAD_BYTES} are counted for each beside its own)",
+            )
+        request.header[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         request = self._request
@@ -198,7 +202,7 @@ class HotProtocol(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body:
-            self._since_us = monotonic_us()
+            self._since_tick = self._desk.tick
         if self._body_bytes > BODY_BYTES_MAX:
             raise _RefuseError(Refusal.TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes")
         self._body.append(body)
@@ -238,7 +242,7 @@ class HotProtocol(asyncio.Protocol):
     def done(self, *, keep_alive: bool) -> None:
         """The current answer is written whole: take the next request, or close."""
         self.answering = None
-        self._since_us = monotonic_us()
+        self._since_tick = self._desk.tick
         if not keep_alive or self.closing:
             self.close()
         elif self._pipeline:
@@ -263,18 +267,19 @@ class HotProtocol(asyncio.Protocol):
         if self.answering is None:
             self.close()
 
-    def expire(self, now_us: int) -> None:
-        """Swept every few seconds: end connections whose client stalls or idles too long."""
+    def expire(self) -> None:
+        """Called once a tick: end connections whose client stalls or idles too long."""
         if self.answering is not None or self.closing:
             return
-        waited_us = now_us - self._since_us
+        waited = self._desk.tick - self._since_tick
         if self._request is None:
-            if waited_us > IDLE_TIMEOUT_US:
+            if waited > IDLE_TICKS:
                 self.close()
             return
-        limit_us = BODY_TIMEOUT_US if self._body or self._request.method else HEAD_TIMEOUT_US
-        if waited_us > limit_us:
-            self._refuse(Refusal.TOO_SLOW, f"no whole request within {limit_us // 1_000_000} s")
+        limit = BODY_TICKS if self._body or self._request.method else HEAD_TICKS
+        if waited > limit:
+            message = f"no whole request within {limit * TICK_WALL_S:.0f} s"
+            self._refuse(Refusal.TOO_SLOW, message)
 
     def _pause_reading(self) -> None:
         if self._transport is not None and self._transport.is_reading():

@@ -361,8 +361,8 @@ class Journey(Ticket):
 
     def _let_go_of_lane(self) -> None:
         lane, self._lane = self._lane, None
-        if lane is not None:
-            self._gate.admission.release(lane, self._gate.now_us())
+        if lane is not None and self._gate.admission.release(lane):
+            self._gate.admission.wake(lane.spec.id, self._gate.now_us())
 
     def _end(self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None) -> None:
         """Once, on every path: free what was taken, record, hand the connection back."""

@@ -18,18 +18,17 @@ from gateway.admin import NodesChangedError, build_admin
 from gateway.app import build_app
 from gateway.desk import Desk
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol
+from gateway.hot_protocol import TICK_WALL_S, HotProtocol
 from placement.catalog import Catalog, Frozen
 from placement.catalog_diff import diff_catalogs
 from placement.catalog_file import CatalogError, load_catalog, parse_catalog
-from placement.clock import Clock, monotonic_us
+from placement.clock import Clock
 from placement.fleet import Fleet, FleetError
 from prewarm.loop import Loop
 
 log = logging.getLogger("warmtide.gateway")
 
 DRAIN_WALL_S = 10.0
-SWEEP_WALL_S = 2.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
 FLEETS = "warmtide.fleets"
@@ -200,10 +199,11 @@ class Serving:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_WALL_S)
-            now_us = monotonic_us()
+            await asyncio.sleep(TICK_WALL_S)
+            self.desk.tick += 1
+            self._admin_desk.tick += 1
             for connection in list(self._connections):
-                connection.expire(now_us)
+                connection.expire()
             self.gate.pool.sweep()
 
 

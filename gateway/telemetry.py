@@ -15,6 +15,8 @@ SAMPLES_MAX = 2048
 class OutcomeKind(StrEnum):
     """How a request ended; exactly one each."""
 
+    __hash__ = str.__hash__  # Enum's own runs in Python, and every request is counted by it
+
     ANSWERED = "answered"
     REFUSED = "refused"
     CANCELLED = "cancelled"

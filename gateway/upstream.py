@@ -12,10 +12,10 @@ import httptools
 import msgspec
 
 from gateway.routing import Lane
-from placement.clock import monotonic_us
 
-IDLE_MAX_US = 4_000_000
-"""vLLM's server closes idle connections after 5 s: let go of ours before it does."""
+IDLE_SWEEPS = 2
+"""A connection that idled through two sweeps is closed. The gateway sweeps every 2 s, and vLLM's
+server closes idle connections after 5 s: ours are let go before."""
 CONNECT_TIMEOUT_S = 5.0
 _Key = tuple[str, int, bool]
 
@@ -73,8 +73,8 @@ class _Connection(asyncio.Protocol):
     """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
 
     __slots__ = (
-        "_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts", "_pool",
-        "_seen", "_sent", "_transport", "idle_since_us",
+        "_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts", "_paused", "_pool",
+        "_seen", "_sent", "_transport", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
@@ -87,9 +87,10 @@ class _Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._done = False
         self._keep = False
+        self._paused = False
         self._seen = False
         self._sent: _Sent | None = None
-        self.idle_since_us = 0
+        self.idle_since = 0
 
     # asyncio's side
 
@@ -160,11 +161,13 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def pause(self) -> None:
-        if self._transport is not None and self._transport.is_reading():
+        if self._transport is not None and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._transport is not None and not self._transport.is_reading():
+        if self._paused and self._transport is not None:
+            self._paused = False
             self._transport.resume_reading()
 
     @property
@@ -181,7 +184,8 @@ class _Connection(asyncio.Protocol):
     def _finish(self) -> None:
         listener, self._listener = self._listener, None
         if self._done and self._keep and self.alive:
-            self.resume()
+            if self._paused:
+                self.resume()
             self._pool.park(self._key, self)
         elif self._transport is not None:
             self._transport.close()
@@ -215,6 +219,7 @@ class UpstreamPool:
         self._idle: dict[_Key, list[_Connection]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
+        self._sweeps = 0
         self.opened: set[_Connection] = set()
 
     def send(self, lane: Lane, head: bytes, body: bytes, listener: Listener) -> Exchange:
@@ -238,7 +243,7 @@ class UpstreamPool:
         task.add_done_callback(self._tasks.discard)
 
     def park(self, key: _Key, connection: _Connection) -> None:
-        connection.idle_since_us = monotonic_us()
+        connection.idle_since = self._sweeps
         self._idle.setdefault(key, []).append(connection)
 
     def forget(self, key: _Key, connection: _Connection) -> None:
@@ -251,9 +256,9 @@ class UpstreamPool:
 
     def sweep(self) -> None:
         """Close connections that idled too long. Called every few seconds."""
-        oldest_us = monotonic_us() - IDLE_MAX_US
+        self._sweeps += 1
         for idle in list(self._idle.values()):
-            for connection in [c for c in idle if c.idle_since_us < oldest_us]:
+            for connection in [c for c in idle if self._sweeps - c.idle_since >= IDLE_SWEEPS]:
                 connection.abort()
 
     async def close(self) -> None:
@@ -265,12 +270,10 @@ class UpstreamPool:
 
     def _take(self, key: _Key) -> _Connection | None:
         idle = self._idle.get(key)
-        oldest_us = monotonic_us() - IDLE_MAX_US
         while idle:
             connection = idle.pop()
-            if connection.alive and connection.idle_since_us >= oldest_us:
+            if connection.alive:
                 return connection
-            connection.abort()
         return None
 
     async def _connect(self, key: _Key, sent: "_Sent") -> None:

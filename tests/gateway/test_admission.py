@@ -156,7 +156,8 @@ class Hall(RuleBasedStateMachine):
         asker = data.draw(st.sampled_from(self.running))
         self.running.remove(asker)
         assert asker.lane is not None
-        self.admission.release(asker.lane, 0)
+        if self.admission.release(asker.lane):
+            self.admission.wake("small", 0)
         self._collect()
 
     @precondition(lambda self: self.held)
