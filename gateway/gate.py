@@ -7,10 +7,10 @@ loop, whose `Ground` this is. Never: awaits on the hot path.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from gateway.admission import Admission, EtaOf
+from gateway.admission import Admission, EtaOf, Ticket
 from gateway.hot_protocol import Request
-from gateway.journey import Journey
 from gateway.routing import Lane, RoutingTable, pick
 from gateway.telemetry import Record, Telemetry
 from gateway.upstream import UpstreamPool
@@ -26,6 +26,12 @@ PATROL_WALL_S = 0.1
 LANE_REST_US = 500_000
 LANE_REST_US_MAX = 30 * US
 _PASSED_ON = (b"traceparent", b"tracestate", b"baggage")
+
+
+class Watched(Protocol):
+    """Whoever keeps a deadline of its own once told to."""
+
+    def arm(self) -> None: ...
 
 
 class Gate:
@@ -48,7 +54,7 @@ class Gate:
         """Models of the catalog, and of earlier ones while their last requests are served."""
         self._secrets = secrets_by_env
         self._loop = asyncio.get_running_loop()
-        self._young: list[Journey] = []
+        self._young: list[Watched] = []
         self._patrol: asyncio.TimerHandle | None = None
         self.load(catalog)
 
@@ -72,7 +78,7 @@ class Gate:
     def call_after(self, trace_us: int, act: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(max(self.clock.wall_s(trace_us), 0.0), act)
 
-    def watch(self, journey: Journey, patience_us: int) -> None:
+    def watch(self, journey: Watched, patience_us: int) -> None:
         """See to it that a journey's deadline is kept.
 
         Most requests end within a moment, and a timer each would cost more than routing them: who
@@ -94,7 +100,7 @@ class Gate:
     def eta_us(self, model_id: str) -> int | None:
         return self.eta_of(model_id)
 
-    def elsewhere(self, ticket: Journey, but: Lane) -> Lane | None:
+    def elsewhere(self, ticket: Ticket, but: Lane) -> Lane | None:
         """Another lane for a request whose engine answered with an error; its slot is taken."""
         lanes = self.table.lanes(ticket.spec.id)
         excluded = ticket.excluded | {but.lane_id}

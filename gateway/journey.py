@@ -6,10 +6,10 @@ goes elsewhere; after it the stream ends with an error event.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from gateway.admission import Held, No, Ticket, Verdict
 from gateway.events import EventRelay
+from gateway.gate import Gate
 from gateway.hot_protocol import HotProtocol, Request, plain_response
 from gateway.openai_api import (
     Head,
@@ -21,14 +21,10 @@ from gateway.openai_api import (
     usage_in,
 )
 from gateway.reply import Reply, retry_headers, whereabouts, whereabouts_comment
-from gateway.routing import upstream_name
+from gateway.routing import Lane, upstream_name
 from gateway.telemetry import OutcomeKind, Record
+from gateway.upstream import Exchange
 from placement.catalog import ModelSpec, Tenant
-
-if TYPE_CHECKING:
-    from gateway.gate import Gate
-    from gateway.routing import Lane
-    from gateway.upstream import Exchange
 
 US = 1_000_000
 HEARTBEAT_FIRST_US = 5 * US
@@ -50,7 +46,7 @@ class Journey(Ticket):
 
     def __init__(
         self,
-        gate: "Gate",
+        gate: Gate,
         connection: HotProtocol,
         request: Request,
         head: Head,
@@ -114,7 +110,7 @@ class Journey(Ticket):
         else:
             self.go(verdict)
 
-    def go(self, lane: "Lane") -> None:
+    def go(self, lane: Lane) -> None:
         """A lane's slot is ours: send."""
         if self.held_since_us:
             self._held_us += self._gate.now_us() - self.held_since_us
