@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app import error_response, warmth
 from gateway.desk import Desk
+from gateway.metrics import exposition
 from gateway.openai_api import Refusal
-from gateway.telemetry import ModelTelemetry, percentile
+from gateway.telemetry import Histogram, ModelTelemetry, percentile
 from placement.catalog import ModelSpec
 from placement.catalog_file import CatalogError
 from placement.snapshot import NodeState
@@ -50,6 +52,9 @@ def build_admin(desk_of: Callable[[], Desk], loop: Loop, token: str, apply: Appl
     async def status(_: Request) -> Response:
         return JSONResponse(status_document(desk_of(), loop))
 
+    async def metrics(_: Request) -> Response:
+        return Response(exposition(desk_of().gate), media_type=CONTENT_TYPE_LATEST)
+
     async def catalog(request: Request) -> Response:
         if request.method == "GET":
             return Response(
@@ -71,12 +76,13 @@ def build_admin(desk_of: Callable[[], Desk], loop: Loop, token: str, apply: Appl
     async def on_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return error_response(
-            Refusal.NO_ROUTE, "the admin port has /status and /catalog", error.status_code
+            Refusal.NO_ROUTE, "the admin port has /status, /metrics and /catalog", error.status_code
         )
 
     return Starlette(
         routes=[
             Route("/status", status),
+            Route("/metrics", metrics),
             Route("/catalog", catalog, methods=["GET", "POST"]),
         ],
         middleware=[Middleware(_Guard, token=token)],
@@ -123,15 +129,15 @@ def _model(desk: Desk, spec: ModelSpec) -> dict[str, Any]:
         "refused": dict(seen.refused),
         "cold_starts": dict(seen.cold_starts),
         "tokens": {"prompt": seen.prompt_tokens, "output": seen.output_tokens},
-        "ttft_ms": _percentiles_ms(seen.ttft_us),
-        "itl_ms": _percentiles_ms(seen.itl_us),
+        "ttft_ms": _percentiles_ms(seen.ttft),
+        "itl_ms": _percentiles_ms(seen.itl),
         "held_ms": _percentiles_ms(seen.held),
     }
 
 
-def _percentiles_ms(samples: Any) -> dict[str, float | None]:
+def _percentiles_ms(spans: Histogram) -> dict[str, float | None]:
     def ms(share: float) -> float | None:
-        found = percentile(samples, share)
+        found = percentile(spans.latest_us, share)
         return None if found is None else found / 1000
 
     return {"p50": ms(0.5), "p95": ms(0.95), "p99": ms(0.99)}

@@ -4,12 +4,28 @@ In: one `Record` when a request ends. Out: counts and percentiles of the recent 
 pages. Never: asks the engine, estimates a token, keeps more than a bounded number of samples.
 """
 
+from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Iterable
 from enum import StrEnum
 
 from placement.catalog import Frozen
 
 SAMPLES_MAX = 2048
+
+# Buckets that OpenTelemetry advises for gen_ai.server.time_to_first_token and ..._per_output_token,
+# in microseconds, and for waiting up to the longest deadlines.
+MS = 1000
+TTFT_BOUNDS_US = tuple(
+    ms * MS
+    for ms in (
+        *(1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000),
+        *(20_000, 40_000, 80_000, 160_000),
+    )
+)
+ITL_BOUNDS_US = tuple(
+    ms * MS for ms in (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
+)
 
 
 class OutcomeKind(StrEnum):
@@ -21,6 +37,23 @@ class OutcomeKind(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     CUT = "cut"
+
+
+class Histogram:
+    """Counts by upper bound, the last one without bound; the latest samples for percentiles."""
+
+    __slots__ = ("bounds_us", "counts", "latest_us", "total_us")
+
+    def __init__(self, bounds_us: tuple[int, ...]) -> None:
+        self.bounds_us = bounds_us
+        self.counts = [0] * (len(bounds_us) + 1)
+        self.total_us = 0
+        self.latest_us: deque[int] = deque(maxlen=SAMPLES_MAX)
+
+    def add(self, span_us: int) -> None:
+        self.counts[bisect_left(self.bounds_us, span_us)] += 1
+        self.total_us += span_us
+        self.latest_us.append(span_us)
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -43,8 +76,8 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "cold_starts", "held", "itl_us", "offered", "outcomes", "output_tokens", "prompt_tokens",
-        "refused", "ttft_us",
+        "cold_starts", "held", "itl", "offered", "outcomes", "output_tokens", "prompt_tokens",
+        "refused", "ttft",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,9 +87,9 @@ class ModelTelemetry:
         self.cold_starts: Counter[str] = Counter()
         self.prompt_tokens = 0
         self.output_tokens = 0
-        self.ttft_us: deque[int] = deque(maxlen=SAMPLES_MAX)
-        self.itl_us: deque[int] = deque(maxlen=SAMPLES_MAX)
-        self.held: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self.ttft = Histogram(TTFT_BOUNDS_US)
+        self.itl = Histogram(ITL_BOUNDS_US)
+        self.held = Histogram(TTFT_BOUNDS_US)
 
     def add(self, record: Record) -> None:
         self.offered += not record.retry
@@ -66,11 +99,11 @@ class ModelTelemetry:
         if record.cold:
             self.cold_starts[record.rung or "unserved"] += 1
         if record.held_us:
-            self.held.append(record.held_us)
+            self.held.add(record.held_us)
         if record.ttft_us:
-            self.ttft_us.append(record.ttft_us)
+            self.ttft.add(record.ttft_us)
         if record.itl_us:
-            self.itl_us.append(record.itl_us)
+            self.itl.add(record.itl_us)
         self.prompt_tokens += record.prompt_tokens
         self.output_tokens += record.output_tokens
 
@@ -88,9 +121,9 @@ class Telemetry:
         model.add(record)
 
 
-def percentile(samples: "deque[int] | list[int]", share: float) -> int | None:
+def percentile(samples: Iterable[int], share: float) -> int | None:
     """Nearest-rank percentile; None of nothing."""
-    if not samples:
-        return None
     ranked = sorted(samples)
+    if not ranked:
+        return None
     return ranked[min(len(ranked) - 1, max(0, -(-int(share * 1000) * len(ranked) // 1000) - 1))]

@@ -41,6 +41,7 @@ EDGES = {
     "gateway.hot_protocol",
     "gateway.journey",
     "gateway.main",
+    "gateway.metrics",
     "gateway.reply",
     "gateway.serving",
     "gateway.state_dir",
