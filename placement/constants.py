@@ -31,7 +31,6 @@ WAKE_FIXED_S = Graded(0.3, "D", _BLOG + ", 0.2 to 0.4")
 SLEEP_FIXED_S = Graded(0.1, "M", "bookkeeping of a level-1 or level-2 sleep")
 MAP_PER_GB_S = Graded(0.0178, "D", "github magnate3/linux-riscv-dev VMM bench: 60 GB in 1.07 s")
 UNMAP_PER_GB_S = Graded(0.0122, "D", "same bench: 60 GB page by page in 0.73 s")
-FIRST_WAKE_WARMUP_S = Graded(8.4, "B", _BLOG + ", once per engine, hidden in the start")
 RELOAD_FIXED_S = Graded(0.5, "M", "collective_rpc reload_weights beside the load itself")
 
 # Links, bytes per second.

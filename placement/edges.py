@@ -4,6 +4,7 @@ In: a `ModelSpec` and where its weights lie. Out: `Edge` rows and footprints in 
 the agent's ledger and the emulated engine read the same rows. Never: reads a clock.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from placement import constants as c
@@ -30,12 +31,42 @@ class Transfer(Frozen, frozen=True, kw_only=True):
     streams: int = 1
 
 
+class Precondition(StrEnum):
+    """What must hold before a transition begins. The ledger checks it, the planner provides it."""
+
+    DRAINED = "drained"
+    FOOTPRINT_FREE = "footprint_free"
+    GROWTH_FREE = "growth_free"
+    HOST_MEMORY_FREE = "host_memory_free"
+    NO_START_BESIDE = "no_start_beside"
+    NOBODY_FREES_BESIDE = "nobody_frees_beside"
+
+
 class Edge(Frozen, frozen=True, kw_only=True):
-    """One transition: a fixed time, then transfers one after the other."""
+    """One transition: a fixed time, then transfers one after the other.
+
+    `at` and `to` name a rung or a place of the weights. Held bytes are the most it holds before it
+    ends: on each of its GPUs, and on the host.
+    """
 
     fixed_us: int
     transfers: tuple[Transfer, ...] = ()
     exclusive_gpu: bool = False
+    world: str = "S"
+    at: str = ""
+    to: str = ""
+    held_gpu_bytes: int = 0
+    held_host_bytes: int = 0
+    preconditions: tuple[Precondition, ...] = ()
+    source: str = ""
+
+    @property
+    def bytes_by_link(self) -> dict[Link, int]:
+        """All bytes that cross each kind of link, whatever the number of streams."""
+        found: dict[Link, int] = {}
+        for t in self.transfers:
+            found[t.link] = found.get(t.link, 0) + t.bytes_per_stream * t.streams
+        return found
 
 
 DEFAULT_LINKS = Links(
@@ -100,10 +131,67 @@ def power_of_two_above(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def _sources(*figures: c.Graded) -> str:
+    """Where the figures come from, each source once behind its grade."""
+    return "; ".join(dict.fromkeys(f"{f.grade} {f.source}" for f in figures))
+
+
+_START_NEEDS = (
+    Precondition.FOOTPRINT_FREE,
+    Precondition.HOST_MEMORY_FREE,
+    Precondition.NO_START_BESIDE,
+    Precondition.NOBODY_FREES_BESIDE,
+)
+
+
+def _step_needs(at: Rung, to: Rung) -> Iterator[Precondition]:
+    if at is Rung.SERVING:
+        yield Precondition.DRAINED
+    yield Precondition.GROWTH_FREE if to > at else Precondition.NO_START_BESIDE
+    if to is Rung.PARKED:
+        yield Precondition.HOST_MEMORY_FREE
+
+
+_STEP_NEEDS = {(at, to): tuple(_step_needs(at, to)) for at, to in LEGAL_STEPS}
+_GPU_START_SOURCE = _sources(
+    c.START_FIXED_S,
+    c.START_PER_LAYER_S,
+    c.START_PROFILE_S,
+    c.START_TP_S,
+    c.LOADER_STREAM,
+    c.DISK,
+    c.OBJECT_STORE,
+)
+_CPU_START_SOURCE = _sources(c.CPU_START_S)
+_LEAVING_FIGURES: dict[Rung, tuple[c.Graded, ...]] = {
+    Rung.SHED: (c.WAKE_FIXED_S, c.RELOAD_FIXED_S, c.LOADER_STREAM),
+    Rung.PARKED: (c.WAKE_FIXED_S, c.H2D_STREAM),
+    Rung.WARM: (),
+    Rung.SERVING: (c.SLEEP_FIXED_S, c.UNMAP_PER_GB_S),
+}
+_LANDING_FIGURES: dict[Rung, tuple[c.Graded, ...]] = {
+    Rung.SHED: (c.UNMAP_PER_GB_S,),
+    Rung.PARKED: (c.D2H_STREAM,),
+    Rung.WARM: (),
+    Rung.SERVING: (c.MAP_PER_GB_S,),
+}
+_STEP_SOURCES = {
+    (at, to): _sources(*_LEAVING_FIGURES[at], *_LANDING_FIGURES[to]) for at, to in LEGAL_STEPS
+}
+
+
 def start_edge(spec: ModelSpec, weights_at: WeightsAt) -> Edge:
     """A fresh engine process up to serving, from wherever the weights lie."""
+    at, to = weights_at.name.lower(), Rung.SERVING.name.lower()
     if not spec.on_gpu:
-        return Edge(fixed_us=int(c.CPU_START_S.value * US))
+        return Edge(
+            fixed_us=int(c.CPU_START_S.value * US),
+            at=at,
+            to=to,
+            held_host_bytes=host_bytes(spec, Rung.SERVING),
+            preconditions=(Precondition.HOST_MEMORY_FREE,),
+            source=_CPU_START_SOURCE,
+        )
     weights_gb = spec.weights_per_gpu_bytes / GB
     fixed_s = (
         c.START_FIXED_S.value
@@ -116,6 +204,12 @@ def start_edge(spec: ModelSpec, weights_at: WeightsAt) -> Edge:
         fixed_us=int(fixed_s * US),
         transfers=(*fetch_transfers(spec, weights_at, WeightsAt.HOST), _load(spec)),
         exclusive_gpu=True,
+        at=at,
+        to=to,
+        held_gpu_bytes=footprint_bytes(spec),
+        held_host_bytes=host_bytes(spec, Rung.SERVING),
+        preconditions=_START_NEEDS,
+        source=_GPU_START_SOURCE,
     )
 
 
@@ -149,7 +243,16 @@ def step_edge(spec: ModelSpec, at: Rung, to: Rung) -> Edge:
         transfers.append(_copy(spec, Link.D2H))
     if to is Rung.SHED:
         fixed_s += c.UNMAP_PER_GB_S.value * weights_gb
-    return Edge(fixed_us=int(fixed_s * US), transfers=tuple(transfers))
+    return Edge(
+        fixed_us=int(fixed_s * US),
+        transfers=tuple(transfers),
+        at=at.name.lower(),
+        to=to.name.lower(),
+        held_gpu_bytes=max(gpu_bytes(spec, at), gpu_bytes(spec, to)),
+        held_host_bytes=max(host_bytes(spec, at), host_bytes(spec, to)),
+        preconditions=_STEP_NEEDS[at, to],
+        source=_STEP_SOURCES[at, to],
+    )
 
 
 def stream_rate(links: Links, link: Link, streams: int) -> float:

@@ -24,7 +24,7 @@ from placement.plan import RefusalCode
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
 Pair = tuple[ReplicaState, ModelSpec]
-Bytes = Callable[[ModelSpec, Rung], int]
+Bytes = Callable[[ReplicaState, ModelSpec, Rung], int]
 
 
 class Shortage(Frozen, frozen=True, kw_only=True):
@@ -58,21 +58,25 @@ def frees_memory(replica: ReplicaState) -> bool:
     return ending(replica) or (replica.target is not None and replica.target < replica.rung)
 
 
-def reserved(
-    node_spec: NodeSpec, pairs: Iterable[Pair], pinned: frozenset[str] = frozenset()
-) -> Reserved:
-    """Bytes reserved on each GPU and on the host, by the rules in this module's header.
+def replica_host_bytes(replica: ReplicaState, spec: ModelSpec, rung: Rung) -> int:
+    """Host memory this replica holds, or would hold, on `rung`.
 
-    `pinned` replicas were parked once: the pinned allocator keeps their blocks until they end.
+    Once parked, it keeps its pinned blocks until its engine ends: parking it again costs nothing.
     """
+    return host_bytes(spec, Rung.PARKED if replica.pinned else rung)
+
+
+def reserved(node_spec: NodeSpec, pairs: Iterable[Pair]) -> Reserved:
+    """Bytes reserved on each GPU and on the host, by the rules in this module's header."""
     pairs = list(pairs)
     per_gpu = dict.fromkeys(range(node_spec.gpus), 0)
     for gpu_id in per_gpu:
-        per_gpu[gpu_id] = _sum([p for p in pairs if gpu_id in p[0].gpu_ids], gpu_bytes)
-    kept = [p for p in pairs if p[0].replica_id in pinned]
-    loose = [p for p in pairs if p[0].replica_id not in pinned]
-    kept_bytes = sum(host_bytes(spec, Rung.PARKED) for _, spec in kept)
-    return Reserved(gpu_bytes=per_gpu, host_bytes=_sum(loose, host_bytes) + kept_bytes)
+        per_gpu[gpu_id] = _sum([p for p in pairs if gpu_id in p[0].gpu_ids], _replica_gpu_bytes)
+    return Reserved(gpu_bytes=per_gpu, host_bytes=_sum(pairs, replica_host_bytes))
+
+
+def _replica_gpu_bytes(_: ReplicaState, spec: ModelSpec, rung: Rung) -> int:
+    return gpu_bytes(spec, rung)
 
 
 def _sum(pairs: list[Pair], of: Bytes) -> int:
@@ -82,15 +86,15 @@ def _sum(pairs: list[Pair], of: Bytes) -> int:
         if replica.action_id:
             actions.setdefault(replica.action_id, []).append((replica, spec))
         else:
-            total += of(spec, replica.rung)
+            total += of(replica, spec, replica.rung)
     return total + sum(_stages_max(group, of) for group in actions.values())
 
 
 def _stages_max(group: list[Pair], of: Bytes) -> int:
     stepping_down = climbing = 0
     for replica, spec in group:
-        here = of(spec, replica.rung)
-        there = of(spec, replica.target) if replica.target is not None else 0
+        here = of(replica, spec, replica.rung)
+        there = of(replica, spec, replica.target) if replica.target is not None else 0
         climbs = replica.target is Rung.SERVING
         stepping_down += here if climbs else max(here, there)
         climbing += max(here, there) if climbs else there
@@ -105,13 +109,11 @@ def recounted(
 ) -> NodeState:
     """The node with these replicas instead: what a plan's next step will find.
 
-    Counts the difference only, so what the agent alone knows (pinned blocks that are kept,
-    replicas of models that have left the catalog) stays counted.
+    Counts the difference only, so what the agent alone knows (replicas of models that have left
+    the catalog) stays counted.
     """
-    before = reserved(
-        spec, [(r, models[r.model_id]) for r in node.replicas if r.model_id in models]
-    )
-    after = reserved(spec, [(r, models[r.model_id]) for r in replicas if r.model_id in models])
+    before = reserved(spec, _pairs(node.replicas, models))
+    after = reserved(spec, _pairs(replicas, models))
     gpus = tuple(
         GpuState(
             gpu_id=g.gpu_id,
@@ -158,7 +160,8 @@ def room_for_step(
 ) -> Shortage | None:
     """None when this replica can go to `to` now. Says nothing about the edge being legal."""
     more_gpu = gpu_bytes(spec, to) - gpu_bytes(spec, replica.rung)
-    more_host = host_bytes(spec, to) - host_bytes(spec, replica.rung)
+    host_now = replica_host_bytes(replica, spec, replica.rung)
+    more_host = replica_host_bytes(replica, spec, to) - host_now
     return (
         (start_in_the_way(node.replicas, replica.gpu_ids) if to < replica.rung else None)
         or lacking_gpu(node, replica.gpu_ids, more_gpu)

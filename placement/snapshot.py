@@ -54,6 +54,10 @@ class ReplicaState(Frozen, frozen=True, kw_only=True):
     action_id: str = ""
     target: Rung | None = None
     eta_us: int = 0
+    pinned: bool = False
+    """It was parked once: its pinned host memory is kept on every rung, until its engine ends."""
+    role: str = "both"
+    """What it does of a request: `prefill`, `decode`, or `both`."""
 
     @property
     def serving(self) -> bool:

@@ -4,13 +4,11 @@ In: what the fleet and the gateway observed, answers and outcomes of actions, th
 Never: awaits, reads a clock, sends anything.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import msgspec
 
 from placement.catalog import Catalog, Frozen, ModelSpec
-from placement.feasibility import recounted
 from placement.plan import (
     Action,
     Drain,
@@ -19,14 +17,15 @@ from placement.plan import (
     OutcomeStatus,
     Plan,
     Promote,
-    ReasonCode,
+    RefusalCode,
     Refused,
-    Restore,
     Start,
 )
-from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung
-from prewarm.climbs import Facts
+from placement.snapshot import ClusterSnapshot, Phase
 from prewarm.demand import ModelDemand
+from prewarm.draft import Draft, Facts, Room
+from prewarm.overlay import Pending, overlay
+from prewarm.planning import Ids
 from prewarm.reactive import eta_us, plan_reactive, wanted_replicas
 
 US = 1_000_000
@@ -67,30 +66,33 @@ Event: TypeAlias = Observed | Answered | Ended | Reloaded
 
 
 class Controller:
-    """`prefix` makes ids unique across restarts: the edge hands in the time it started."""
+    """`prefix` makes action ids unique across restarts: the edge hands in the time it started."""
 
     def __init__(self, catalog: Catalog, prefix: str) -> None:
         self.catalog = catalog
         self._prefix = prefix
-        self._ids = 0
-        self._models: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
+        self._ids = Ids(self._next_action_id, self._next_replica_id)
+        self._actions = 0
         self._ordinals: dict[str, int] = {}
-        self._pending: dict[str, Action] = {}
-        self._excess_since_us: dict[str, int] = {}
+        self._models: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
+        self._pending: dict[str, Pending] = {}
+        self._unheard: dict[str, int] = {}
         self._failures: dict[tuple[str, str], tuple[int, int]] = {}
         self._cleared_for: dict[str, str] = {}
+        self._rooms: dict[str, Room] = {}
+        self._excess_since_us: dict[str, int] = {}
         self._last: Observed | None = None
+        self._draft: Draft | None = None
 
     def step(self, event: Event) -> Plan | None:
         """Take in one event; a plan comes back from those that call for one."""
+        self._draft = None
         match event:
             case Observed():
                 self._last = event
                 return self._plan(event)
             case Answered(at_us=at_us, refused=refused):
-                action = self._pending.pop(refused.action_id, None)
-                if action is not None:
-                    self._on_failure(action, at_us)
+                self._on_refused(refused, at_us)
                 return None
             case Ended(at_us=at_us, outcome=outcome):
                 self._on_outcome(outcome, at_us)
@@ -104,73 +106,112 @@ class Controller:
         """Estimated wait for a model, from the newest observation."""
         if self._last is None:
             return None
-        fresh = msgspec.structs.replace(self._last, at_us=now_us)
-        return eta_us(self._facts(fresh), model_id)
+        if self._draft is None:
+            self._draft = Draft(self._facts(self._last))
+        return eta_us(self._draft, model_id, now_us)
 
     def pending(self) -> tuple[Action, ...]:
-        return tuple(self._pending.values())
+        """Actions that agents have been asked for and that have not ended."""
+        return tuple(pending.action for pending in self._pending.values())
+
+    def with_leaving_models(self) -> Catalog:
+        """The catalog, and the models of earlier ones that are still placed or asked for."""
+        return msgspec.structs.replace(self.catalog, models=tuple(self._models.values()))
+
+    # --- planning
 
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        plan = plan_reactive(self._facts(seen), self._next_action_id, self._next_replica_id)
-        for action in plan.actions:
-            self._pending[action.action_id] = action
-            if isinstance(action, Drain) and action.why.code is ReasonCode.MAKE_ROOM:
-                self._cleared_for[action.replica_id] = action.why.for_model
-        return plan
+        decision = plan_reactive(self._facts(seen), self._ids)
+        for action in decision.plan.actions:
+            expected_us = decision.eta_us.get(action.action_id, 0)
+            self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
+        self._cleared_for = dict(decision.cleared_for)
+        self._rooms = dict(decision.rooms)
+        return decision.plan
 
     def _facts(self, seen: Observed) -> Facts:
-        snapshot = overlay(seen.snapshot, self._pending.values(), self._models, self.catalog)
+        pending = self._pending.values()
         return Facts(
-            snapshot=snapshot,
+            snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
             models=self._models,
             demand={d.model_id: d for d in seen.demand},
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},
             cleared_for=self._cleared_for,
+            rooms=self._rooms,
             excess_since_us=self._excess_since_us,
             now_us=seen.at_us,
         )
 
+    # --- memory
+
     def _forget(self, seen: Observed) -> None:
         """Drop what time or the world has settled."""
-        late = [
-            a for a, x in self._pending.items() if x.deadline_us + FORGET_MARGIN_US < seen.at_us
-        ]
-        for action_id in late:
-            del self._pending[action_id]
+        for action_id, pending in list(self._pending.items()):
+            late = pending.action.deadline_us + FORGET_MARGIN_US < seen.at_us
+            if late or self._was_not_taken(action_id, pending.action, seen.snapshot):
+                del self._pending[action_id]
+                self._unheard.pop(action_id, None)
         draining = {r.replica_id for r in seen.snapshot.replicas() if r.phase is Phase.DRAINING}
-        draining |= {a.replica_id for a in self._pending.values() if isinstance(a, Drain)}
+        draining |= {a.replica_id for a in self.pending() if isinstance(a, Drain)}
         waiting = {d.model_id for d in seen.demand if d.held}
         self._cleared_for = {
             r: m for r, m in self._cleared_for.items() if r in draining and m in waiting
         }
         living = {r.model_id for r in seen.snapshot.replicas()}
+        living |= {d.model_id for d in seen.demand if d.asked}
         for model_id in [m for m in self._models if m not in living]:
             if self.catalog.model(model_id) is None:
                 del self._models[model_id]
+        self._rooms = {m: room for m, room in self._rooms.items() if m in self._models}
+
+    def _was_not_taken(self, action_id: str, action: Action, snapshot: ClusterSnapshot) -> bool:
+        """An agent that could not be reached has spoken again, or its node is given up."""
+        if action_id not in self._unheard:
+            return False
+        node = snapshot.node(action.node_id)
+        return node is None or not node.alive or node.seq != self._unheard[action_id]
 
     def _note_excess(self, seen: Observed) -> None:
         """Since when each model has had more replicas than it needs, without a break."""
         demand = {d.model_id: d for d in seen.demand}
+        serving: dict[str, int] = {}
+        for replica in seen.snapshot.replicas():
+            serving[replica.model_id] = serving.get(replica.model_id, 0) + replica.serving
         for model_id, spec in self._models.items():
-            replicas = [r for r in seen.snapshot.replicas() if r.model_id == model_id]
-            asked = demand.get(spec.id, ModelDemand(model_id=spec.id))
+            asked = demand.get(spec.id) or ModelDemand(model_id=spec.id)
             enough = wanted_replicas(spec, asked, self.catalog.policy.scale_in_load)
-            if sum(r.serving for r in replicas) > max(enough, 1):
+            if serving.get(model_id, 0) > max(enough, 1):
                 self._excess_since_us.setdefault(model_id, seen.at_us)
             else:
                 self._excess_since_us.pop(model_id, None)
 
+    # --- what became of actions
+
     def _on_outcome(self, outcome: Outcome, at_us: int) -> None:
-        action = self._pending.pop(outcome.action_id, None)
-        pair = (outcome.model_id, outcome.node_id)
+        pending = self._pending.pop(outcome.action_id, None)
+        self._unheard.pop(outcome.action_id, None)
         if outcome.status is OutcomeStatus.DONE:
-            self._failures.pop(pair, None)
-        elif action is not None:
-            self._on_failure(action, at_us)
+            self._failures.pop((outcome.model_id, outcome.node_id), None)
+        elif pending is not None:
+            self._on_failure(pending.action, at_us)
+
+    def _on_refused(self, refused: Refused, at_us: int) -> None:
+        pending = self._pending.get(refused.action_id)
+        if pending is None:
+            return
+        unheard = refused.reason_code is RefusalCode.NODE_UNREACHABLE
+        if unheard and not isinstance(pending.action, Start):
+            # The agent may have taken it before it fell silent. A second start would do no harm; a
+            # replica that steps down while requests are sent to it would.
+            node = self._last.snapshot.node(pending.action.node_id) if self._last else None
+            self._unheard[refused.action_id] = node.seq if node is not None else -1
+            return
+        del self._pending[refused.action_id]
+        self._on_failure(pending.action, at_us)
 
     def _on_failure(self, action: Action, at_us: int) -> None:
         """Elsewhere first: this pair of model and node rests, longer each time."""
@@ -190,9 +231,11 @@ class Controller:
         replica = self._last.snapshot.replica(action.replica_id)
         return None if replica is None else replica.model_id
 
+    # --- names
+
     def _next_action_id(self) -> str:
-        self._ids += 1
-        return f"action-{self._prefix}-{self._ids}"
+        self._actions += 1
+        return f"action-{self._prefix}-{self._actions}"
 
     def _next_replica_id(self, model_id: str) -> str:
         """A plain ordinal per model: the same story names its replicas alike in every run."""
@@ -202,73 +245,3 @@ class Controller:
             name = f"{model_id.replace('/', '--')}-{self._ordinals[model_id]}"
             if name not in living:
                 return name
-
-
-def overlay(
-    snapshot: ClusterSnapshot,
-    pending: Iterable[Action],
-    models: Mapping[str, ModelSpec],
-    catalog: Catalog,
-) -> ClusterSnapshot:
-    """The snapshot with actions on it that agents have been asked for but do not show yet."""
-    nodes = {n.node_id: n for n in snapshot.nodes}
-    for action in pending:
-        node, spec = nodes.get(action.node_id), catalog.node(action.node_id)
-        if node is not None and spec is not None:
-            replicas = _with_action(node, action, models)
-            nodes[action.node_id] = recounted(node, replicas, spec, models)
-    return ClusterSnapshot(version=snapshot.version, nodes=tuple(nodes.values()))
-
-
-def _with_action(
-    node: NodeState, action: Action, models: Mapping[str, ModelSpec]
-) -> tuple[ReplicaState, ...]:
-    shown = any(r.action_id == action.action_id for r in node.replicas)
-    if shown or isinstance(action, Fetch):
-        return node.replicas
-    if isinstance(action, Start):
-        if action.model_id not in models or any(
-            r.replica_id == action.replica_id for r in node.replicas
-        ):
-            return node.replicas
-        starting = ReplicaState(
-            replica_id=action.replica_id,
-            model_id=action.model_id,
-            node_id=action.node_id,
-            gpu_ids=action.gpu_ids,
-            rung=Rung.SERVING,
-            phase=Phase.STARTING,
-            action_id=action.action_id,
-            target=Rung.SERVING,
-            eta_us=action.deadline_us,
-        )
-        return (*node.replicas, starting)
-    return tuple(_moved(r, action) for r in node.replicas)
-
-
-def _moved(replica: ReplicaState, action: Action) -> ReplicaState:
-    if isinstance(action, Start | Fetch) or replica.action_id:
-        return replica
-    if isinstance(action, Promote):
-        for victim in action.victims:
-            if victim.replica_id == replica.replica_id:
-                return msgspec.structs.replace(
-                    replica, action_id=action.action_id, target=victim.to
-                )
-    if action.replica_id != replica.replica_id:
-        return replica
-    if isinstance(action, Drain):
-        return msgspec.structs.replace(replica, phase=Phase.DRAINING)
-    if isinstance(action, Restore):
-        return msgspec.structs.replace(replica, phase=Phase.READY)
-    target = _TARGETS.get(type(action).__name__)
-    return msgspec.structs.replace(replica, action_id=action.action_id, target=target)
-
-
-_TARGETS = {
-    "Park": Rung.PARKED,
-    "Shed": Rung.SHED,
-    "Warm": Rung.WARM,
-    "Promote": Rung.SERVING,
-    "Evict": None,
-}

@@ -1,6 +1,6 @@
 """The control loop: observe, plan, act, hear what became of it. An edge.
 
-In: fleet events, pokes from the gateway (a request is held, a slot came back), a slow tick. Out:
+In: fleet events, pokes from the gateway (a request is held, a lane broke), a slow tick. Out:
 actions submitted to the fleet. Never: decides; on the request path it is only poked.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from placement.catalog import Catalog
-from placement.clock import Clock
+from placement.clock import Clock, monotonic_us
 from placement.fleet import ActionEnded, Fleet, FleetChanged, FleetEvent
 from placement.plan import (
     Accepted,
@@ -82,7 +82,8 @@ class Loop:
 
     async def reload(self, catalog: Catalog) -> None:
         self.controller.step(Reloaded(at_us=self._clock.now_us(), catalog=catalog))
-        await self.fleet.reload(catalog)
+        # Agents also hear of models that leave: somebody may still wait for them.
+        await self.fleet.reload(self.controller.with_leaving_models())
         self.poke()
 
     async def close(self, *, end_engines: bool) -> None:
@@ -101,11 +102,13 @@ class Loop:
             except TimeoutError:
                 pass
             self._poked.clear()
+            began_us = monotonic_us()
             try:
                 self.step()
             except Exception:  # a bug in one round must not end the loop that keeps models served
                 log.exception("a planning round failed; the next one plans anew")
-            await asyncio.sleep(0)
+            # Requests share this event loop: planning takes half of it at the very most.
+            await asyncio.sleep((monotonic_us() - began_us) / 1e6)
 
     def step(self) -> None:
         """One round: observe, plan, hand the actions to the fleet."""
@@ -146,7 +149,8 @@ class Loop:
             return
         log.warning("%s refused: %s", action.action_id, answer.message or answer.reason_code)
         self.controller.step(Answered(at_us=self._clock.now_us(), refused=answer))
-        self._lift_fence(action.action_id)
+        if answer.reason_code is not RefusalCode.NODE_UNREACHABLE:
+            self._lift_fence(action.action_id)  # else the controller says when it is settled
 
     # --- what the fleet says
 

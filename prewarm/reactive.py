@@ -1,81 +1,47 @@
 """The reactive policy: climb when somebody waits, step down when nobody asks. A pure function.
 
-In: `Facts` and sources of fresh ids. Out: a `Plan`: actions with reasons, wants it could not
+In: `Facts` and sources of fresh ids. Out: a `Decision`: actions with reasons, wants it could not
 grant. Never: forecasts, awaits, reads a clock. It is the path that is always there beside a
 forecast, and the `reactive` baseline of the simulator.
 """
 
-from collections.abc import Callable
 from math import ceil
-from typing import TypedDict
 
-import msgspec
-
-from placement.catalog import ModelSpec, NodeId, ReplicaId
+from placement.catalog import ModelSpec
 from placement.edges import climb_us
-from placement.feasibility import room_for_step
-from placement.plan import (
-    Action,
-    Drain,
-    Evict,
-    Park,
-    Plan,
-    Promote,
-    Reason,
-    ReasonCode,
-    Restore,
-    Shed,
-    Start,
-    Want,
-    Warm,
-)
+from placement.feasibility import room_for_step, start_in_the_way
+from placement.plan import Reason, ReasonCode
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
-from prewarm.climbs import Climb, Draft, Facts, climbs, ever_fits
+from prewarm.climbs import Climb, climbs, ever_fits, need_on
 from prewarm.demand import ModelDemand
+from prewarm.draft import Draft, Facts, Room, sets_for
+from prewarm.planning import Decision, Ids, Planning
+from prewarm.victims import to_drain
 
 US = 1_000_000
 PATIENCE_US = 10 * US
-"""Held this long without any climb open, a request may cost a busy neighbour its place."""
-DEADLINE_FACTOR = 4
-DEADLINE_US_MIN = 60 * US
+"""Held this long without any climb open, a request may cost busy neighbours their place."""
 SETTLE_US = 30 * US
 """A replica serves, and a model has one too many, at least this long before it is drained."""
 
 
-class _Base(TypedDict):
-    """The fields that every action has."""
-
-    action_id: str
-    snapshot_version: int
-    deadline_us: int
-    node_id: NodeId
-    why: Reason
-
-
-def plan_reactive(
-    facts: Facts, action_id: Callable[[], str], replica_id: Callable[[str], str]
-) -> Plan:
-    """Longest-waiting and most important models first; then whoever has too much."""
-    planner = _Planner(facts, action_id, replica_id)
-    removed = {
-        model_id
-        for model_id in facts.models
-        if facts.catalog.model(model_id) is None and not _asked(facts, model_id)
+def plan_reactive(facts: Facts, ids: Ids) -> Decision:
+    """Most important and longest-waiting models first; then whoever has too much."""
+    planning = Planning(facts, ids)
+    leaving = {
+        m.id for m in facts.models.values() if not _in_catalog(facts, m) and not _asked(facts, m)
     }
-
-    def urgency(spec: ModelSpec) -> tuple[int, int, str]:
-        demand = facts.demand.get(spec.id)
-        waiting_since_us = demand.oldest_held_us if demand is not None and demand.held else 1 << 62
-        return (-spec.priority, waiting_since_us, spec.id)
-
-    for spec in sorted(facts.models.values(), key=urgency):
-        if spec.managed and spec.id not in removed:
-            planner.serve(spec, facts.demand.get(spec.id, ModelDemand(model_id=spec.id)))
+    for spec in sorted(facts.models.values(), key=lambda s: _urgency(facts, s)):
+        if spec.managed and spec.id not in leaving:
+            _serve(planning, spec)
     for replica in facts.snapshot.replicas():
-        current = planner.draft.replica(replica.replica_id)
+        current = planning.draft.replica(replica.replica_id)
         spec_of = facts.models.get(replica.model_id)
-        planner.settle(current, spec_of, removed=replica.model_id in removed)
-    return Plan(actions=tuple(planner.actions), wants=tuple(planner.wants))
+        if spec_of is None or not spec_of.managed or spec_of.id in leaving:
+            _end(planning, current)
+        else:
+            _settle(planning, current, spec_of)
+    return planning.decision()
 
 
 def wanted_replicas(spec: ModelSpec, demand: ModelDemand, load_per_slot: float) -> int:
@@ -84,18 +50,17 @@ def wanted_replicas(spec: ModelSpec, demand: ModelDemand, load_per_slot: float) 
     return min(max(needed, spec.min_replicas), spec.max_replicas)
 
 
-def eta_us(facts: Facts, model_id: str) -> int | None:
+def eta_us(draft: Draft, model_id: str, now_us: int) -> int | None:
     """Estimated microseconds until a replica of this model serves; None: none ever will."""
-    spec = facts.models.get(model_id)
+    spec = draft.facts.models.get(model_id)
     if spec is None or not spec.managed:
         return None
-    draft = Draft(facts)
     mine = draft.of_model(model_id)
     if any(r.serving for r in mine):
         return 0
     coming = [r.eta_us for r in mine if _serves_or_will(r) and r.action_id]
     if coming:
-        return max(min(coming) - facts.now_us, US // 10)
+        return max(min(coming) - now_us, US // 10)
     options = climbs(draft, spec)
     if options:
         return options[0].takes_us
@@ -104,217 +69,181 @@ def eta_us(facts: Facts, model_id: str) -> int | None:
     return climb_us(spec, WeightsAt.HOST) + PATIENCE_US
 
 
-def _asked(facts: Facts, model_id: str) -> bool:
-    """A model that left the catalog still serves whoever waited for it."""
-    demand = facts.demand.get(model_id)
-    return demand is not None and demand.asked > 0
+# --- who needs more
 
 
-def _serves_or_will(replica: ReplicaState) -> bool:
-    return replica.serving or (bool(replica.action_id) and replica.target is Rung.SERVING)
+def _serve(planning: Planning, spec: ModelSpec) -> None:
+    """Climb until what is asked fits what serves or soon will."""
+    draft = planning.draft
+    demand = _demand(planning.facts, spec)
+    coming = sum(_serves_or_will(r) for r in draft.of_model(spec.id))
+    target = wanted_replicas(spec, demand, planning.facts.catalog.policy.scale_out_load)
+    room = draft.rooms.get(spec.id)
+    if room is not None and coming < target:
+        coming += _use_room(planning, spec, room, _why(spec, demand, coming))
+    while coming < target:
+        options = [c for c in climbs(draft, spec) if _worth(c, demand, coming)]
+        if not options:
+            _do_without(planning, spec, demand, nothing_serves=coming == 0)
+            return
+        planning.take(spec, options[0], _why(spec, demand, coming))
+        coming += 1
 
 
-def _reason_to_climb(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reason:
+def _use_room(planning: Planning, spec: ModelSpec, room: Room, why: Reason) -> bool:
+    """Climb in the room that was made, or wait until it is free; whether one is coming."""
+    draft = planning.draft
+    free = [climb for climb in climbs(draft, spec) if not climb.victims]
+    if free:
+        del draft.rooms[spec.id]
+        planning.take(spec, free[0], why)
+        return True
+    node = draft.nodes.get(room.node_id)
+    if node is not None and planning.facts.now_us < room.until_us:
+        inside = [r for r in node.replicas if room.meets(node.node_id, r.gpu_ids)]
+        if any(r.action_id or _still_drains(draft, r, spec) for r in inside):
+            return True
+    del draft.rooms[spec.id]  # it is made, or came to nothing: plan anew
+    return False
+
+
+def _still_drains(draft: Draft, replica: ReplicaState, spec: ModelSpec) -> bool:
+    return draft.cleared_for.get(replica.replica_id) == spec.id and draft.busy(replica)
+
+
+def _worth(climb: Climb, demand: ModelDemand, coming: int) -> bool:
+    """The first replica is worth any price; a further one only what its queue saves by it."""
+    return coming == 0 or climb.loss_us <= demand.held * climb.takes_us
+
+
+def _do_without(
+    planning: Planning, spec: ModelSpec, demand: ModelDemand, *, nothing_serves: bool
+) -> None:
+    """No climb is open. After some patience busy neighbours are drained for the waiting model."""
+    draft = planning.draft
+    if not ever_fits(draft, spec):
+        planning.want(spec, "no living node is large enough")
+        return
+    planning.want(spec, "every place that fits is busy, resting after a failure, or promised")
+    waited_us = planning.facts.now_us - demand.oldest_held_us if demand.held else 0
+    if nothing_serves and waited_us >= PATIENCE_US and spec.id not in draft.cleared_for.values():
+        _drain_for(planning, spec)
+
+
+def _drain_for(planning: Planning, spec: ModelSpec) -> None:
+    """Clear the GPU set whose busy replicas that stand in the way have the least to do."""
+    draft, options = planning.draft, []
+    for node in draft.nodes.values():
+        for gpus in sets_for(spec, draft.spec_of(node)):
+            in_the_way = start_in_the_way(node.replicas, gpus) is not None
+            if in_the_way or draft.promised_to_another(spec, node.node_id, gpus):
+                continue
+            busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))
+            if busy:
+                options.append((sum(map(draft.load, busy)), node.node_id, gpus, busy))
+    if not options:
+        return
+    _, node_id, gpus, busy = min(options, key=lambda o: o[:3])
+    planning.promise(spec, node_id, gpus, spec.deadline_us)
+    for replica in busy:
+        numbers = {"in_flight": float(draft.load(replica)), "waiting_gpus": float(spec.gpus)}
+        planning.drain(
+            replica, Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id)
+        )
+
+
+def _why(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reason:
     numbers = {"held": float(demand.held), "in_flight": float(demand.in_flight)}
     if coming == 0 and demand.asked:
         return Reason(code=ReasonCode.HELD_REQUESTS, numbers=numbers)
     if coming < spec.min_replicas:
-        return Reason(
-            code=ReasonCode.MIN_REPLICAS, numbers={"min_replicas": float(spec.min_replicas)}
-        )
+        numbers = {"min_replicas": float(spec.min_replicas)}
+        return Reason(code=ReasonCode.MIN_REPLICAS, numbers=numbers)
     numbers["slots"] = float(coming * spec.max_num_seqs)
     return Reason(code=ReasonCode.SATURATED, numbers=numbers)
 
 
-class _Planner:
-    """One planning pass. Mutable while it runs, gone afterwards."""
+# --- who needs less
 
-    def __init__(
-        self, facts: Facts, action_id: Callable[[], str], replica_id: Callable[[str], str]
-    ) -> None:
-        self.facts = facts
-        self.draft = Draft(facts)
-        self.next_action_id = action_id
-        self.next_replica_id = replica_id
-        self.actions: list[Action] = []
-        self.wants: list[Want] = []
 
-    # --- who needs more
+def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
+    """Carry a drained replica down, and drain one that its model can do without."""
+    if replica.action_id or replica.phase is Phase.STARTING:
+        return
+    draft = planning.draft
+    idle = not draft.busy(replica)
+    if replica.phase is Phase.FAILED:
+        planning.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
+    elif replica.phase is Phase.DRAINING:
+        cleared = replica.replica_id in draft.cleared_for
+        if idle and not cleared and replica.rung is Rung.SERVING and spec.on_gpu:
+            _park_or_shed(planning, replica, spec)
+    elif replica.serving and spec.on_gpu:
+        code = _too_many(planning, replica, spec)
+        if code is not None:
+            planning.drain(replica, Reason(code=code))
 
-    def serve(self, spec: ModelSpec, demand: ModelDemand) -> None:
-        """Climb until what is asked fits what serves or soon will."""
-        mine = self.draft.of_model(spec.id)
-        coming = sum(_serves_or_will(r) for r in mine)
-        target = wanted_replicas(spec, demand, self.facts.catalog.policy.scale_out_load)
-        short = target - coming
-        for _ in range(short):
-            options = climbs(self.draft, spec)
-            if not options:
-                self._want(spec, demand, nothing_serves=coming == 0)
-                return
-            self._take(spec, options[0], _reason_to_climb(spec, demand, coming))
-            coming += 1
 
-    def _take(self, spec: ModelSpec, climb: Climb, why: Reason) -> None:
-        if climb.restore:
-            assert climb.replica is not None
-            self._add(
-                Restore(replica_id=climb.replica.replica_id, **self._base(climb.node_id, why))
-            )
-            self._put(climb.replica, phase=Phase.READY)
-        elif climb.replica is not None:
-            self._promote(climb, climb.replica, why)
-        elif climb.victims:
-            self._make_room(spec, climb)
-        else:
-            self._start(spec, climb, why)
+def _end(planning: Planning, replica: ReplicaState) -> None:
+    """Its model left the catalog: drain, then end."""
+    why = Reason(code=ReasonCode.REMOVED_FROM_CATALOG)
+    if replica.serving:
+        planning.drain(replica, why)
+    elif not replica.action_id and not planning.draft.busy(replica):
+        planning.step_down(replica, None, why)
 
-    def _promote(self, climb: Climb, replica: ReplicaState, why: Reason) -> None:
-        base = self._base(climb.node_id, why, takes_us=climb.takes_us)
-        self._add(Promote(replica_id=replica.replica_id, victims=climb.victims, **base))
-        action_id = base["action_id"]
-        for victim in climb.victims:
-            self._put(self.draft.replica(victim.replica_id), action_id=action_id, target=victim.to)
-        self._put(replica, action_id=action_id, target=Rung.SERVING)
 
-    def _make_room(self, spec: ModelSpec, climb: Climb) -> None:
-        """A start needs its room free before it begins: neighbours step down first."""
-        for victim in climb.victims:
-            replica = self.draft.replica(victim.replica_id)
-            numbers = {"loss_s": climb.loss_us / US}
-            why = Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id)
-            self.step_down(replica, victim.to, why)
-        message = f"{len(climb.victims)} neighbours step down on {climb.node_id} first"
-        self.wants.append(Want(model_id=spec.id, why=message, eta_us=climb.takes_us))
+def _too_many(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> ReasonCode | None:
+    """Why this replica is one too many: its model is idle for long, or has had excess for a while.
 
-    def _start(self, spec: ModelSpec, climb: Climb, why: Reason) -> None:
-        replica_id = ReplicaId(self.next_replica_id(spec.id))
-        base = self._base(climb.node_id, why, takes_us=climb.takes_us)
-        self._add(Start(replica_id=replica_id, model_id=spec.id, gpu_ids=climb.gpu_ids, **base))
-        self.draft.put(
-            ReplicaState(
-                replica_id=replica_id,
-                model_id=spec.id,
-                node_id=NodeId(climb.node_id),
-                gpu_ids=climb.gpu_ids,
-                rung=Rung.SERVING,
-                phase=Phase.STARTING,
-                action_id=base["action_id"],
-                target=Rung.SERVING,
-                since_us=self.facts.now_us,
-                eta_us=self.facts.now_us + climb.takes_us,
-            )
-        )
+    Of several the least loaded one goes. It drains softly: if demand returns it is taken back.
+    """
+    draft, facts = planning.draft, planning.facts
+    policy, demand = facts.catalog.policy, _demand(facts, spec)
+    serving = [r for r in draft.of_model(spec.id) if r.serving]
+    settled = replica.since_us + SETTLE_US <= facts.now_us
+    if demand.held or not settled or len(serving) <= spec.min_replicas:
+        return None
+    quiet_since_us = max(demand.last_arrival_us, replica.since_us)
+    if demand.in_flight == 0 and quiet_since_us + policy.idle_park_us <= facts.now_us:
+        return ReasonCode.IDLE
+    least = min(serving, key=lambda r: (draft.load(r), r.replica_id))
+    enough = wanted_replicas(spec, demand, policy.scale_in_load)
+    lasting_us = facts.now_us - facts.excess_since_us.get(spec.id, facts.now_us)
+    if len(serving) > max(enough, 1) and lasting_us >= SETTLE_US and least is replica:
+        return ReasonCode.EXCESS
+    return None
 
-    def _want(self, spec: ModelSpec, demand: ModelDemand, *, nothing_serves: bool) -> None:
-        """No climb is open. After some patience a busy neighbour is drained for the waiting one."""
-        if not ever_fits(self.draft, spec):
-            self.wants.append(Want(model_id=spec.id, why="no living node is large enough"))
-            return
-        self.wants.append(Want(model_id=spec.id, why="every GPU set that fits is busy"))
-        waited_us = self.facts.now_us - demand.oldest_held_us if demand.held else 0
-        clearing = spec.id in self.draft.cleared_for.values()
-        if nothing_serves and waited_us >= PATIENCE_US and not clearing:
-            self._drain_a_busy_one(spec)
 
-    def _drain_a_busy_one(self, spec: ModelSpec) -> None:
-        """The replica whose model asks least per slot gives way; ties by id."""
-        candidates = []
-        for node in self.draft.nodes.values():
-            for replica in node.replicas:
-                settled = replica.since_us + PATIENCE_US <= self.facts.now_us
-                wide_enough = len(replica.gpu_ids) >= spec.gpus
-                if replica.serving and settled and wide_enough and replica.model_id != spec.id:
-                    load = self.facts.in_flight.get(replica.replica_id, 0)
-                    candidates.append((load, replica.replica_id, replica))
-        if candidates:
-            load, _, replica = min(candidates)
-            self.draft.cleared_for[replica.replica_id] = spec.id
-            numbers = {"in_flight": float(load), "waiting_gpus": float(spec.gpus)}
-            self._drain(
-                replica,
-                Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id),
-            )
-
-    # --- who needs less
-
-    def settle(self, replica: ReplicaState, spec: ModelSpec | None, *, removed: bool) -> None:
-        """Carry a drained replica down, and drain one that nobody asks for."""
-        if replica.action_id or replica.phase is Phase.STARTING:
-            return
-        idle = not self.draft.busy(replica)
-        if removed or spec is None:
-            why = Reason(code=ReasonCode.REMOVED_FROM_CATALOG)
-            if replica.serving:
-                self._drain(replica, why)
-            elif idle:
-                self.step_down(replica, None, why)
-            return
-        if replica.phase is Phase.FAILED:
-            self.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
-        elif replica.phase is Phase.DRAINING and idle and replica.rung is Rung.SERVING:
-            if replica.replica_id not in self.draft.cleared_for:
-                self._park_or_shed(replica, spec)
-        elif replica.serving and idle and self._unasked(replica, spec):
-            self._drain(replica, Reason(code=ReasonCode.IDLE))
-
-    def _unasked(self, replica: ReplicaState, spec: ModelSpec) -> bool:
-        """Idle long enough, above the minimum, and on a GPU: only those cost anything to keep."""
-        policy, now_us = self.facts.catalog.policy, self.facts.now_us
-        demand = self.facts.demand.get(spec.id, ModelDemand(model_id=spec.id))
-        serving = [r for r in self.draft.of_model(spec.id) if r.serving]
-        settled = replica.since_us + SETTLE_US <= now_us
-        if not spec.on_gpu or demand.held or not settled or len(serving) <= spec.min_replicas:
-            return False
-        quiet_since_us = max(demand.last_arrival_us, replica.since_us)
-        if quiet_since_us + policy.idle_park_us <= now_us and demand.in_flight == 0:
-            return True
-        excess_since_us = self.facts.excess_since_us.get(spec.id, now_us)
-        enough = wanted_replicas(spec, demand, policy.scale_in_load)
-        return len(serving) > max(enough, 1) and excess_since_us + SETTLE_US <= now_us
-
-    def _park_or_shed(self, replica: ReplicaState, spec: ModelSpec) -> None:
-        if not spec.on_gpu:
-            return
-        node = self.draft.nodes[replica.node_id]
-        to = Rung.PARKED
-        if room_for_step(spec, node, replica, to) is not None:
-            to = Rung.SHED
+def _park_or_shed(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
+    node = planning.draft.nodes[replica.node_id]
+    for to in (Rung.PARKED, Rung.SHED):
         if room_for_step(spec, node, replica, to) is None:
-            self.step_down(replica, to, Reason(code=ReasonCode.IDLE))
+            planning.step_down(replica, to, Reason(code=ReasonCode.IDLE))
+            return
 
-    # --- writing it down
 
-    def step_down(self, replica: ReplicaState, to: Rung | None, why: Reason) -> None:
-        base = self._base(replica.node_id, why)
-        replica_id = replica.replica_id
-        match to:
-            case None:
-                self._add(Evict(replica_id=replica_id, **base))
-            case Rung.SHED:
-                self._add(Shed(replica_id=replica_id, **base))
-            case Rung.PARKED:
-                self._add(Park(replica_id=replica_id, **base))
-            case Rung.WARM | Rung.SERVING:
-                self._add(Warm(replica_id=replica_id, **base))
-        self._put(replica, action_id=base["action_id"], target=to)
+# --- facts in short
 
-    def _drain(self, replica: ReplicaState, why: Reason) -> None:
-        self._add(Drain(replica_id=replica.replica_id, **self._base(replica.node_id, why)))
-        self._put(replica, phase=Phase.DRAINING)
 
-    def _base(self, node_id: str, why: Reason, takes_us: int = 0) -> "_Base":
-        deadline_us = self.facts.now_us + max(DEADLINE_US_MIN, DEADLINE_FACTOR * takes_us)
-        return _Base(
-            action_id=self.next_action_id(),
-            snapshot_version=self.facts.snapshot.version,
-            deadline_us=deadline_us,
-            node_id=NodeId(node_id),
-            why=why,
-        )
+def _in_catalog(facts: Facts, spec: ModelSpec) -> bool:
+    return facts.catalog.model(spec.id) is not None
 
-    def _add(self, action: Action) -> None:
-        self.actions.append(action)
 
-    def _put(self, replica: ReplicaState, **changes: object) -> None:
-        self.draft.put(msgspec.structs.replace(replica, **changes))
+def _asked(facts: Facts, spec: ModelSpec) -> bool:
+    """A model that left the catalog still serves whoever waited for it."""
+    return _demand(facts, spec).asked > 0
+
+
+def _demand(facts: Facts, spec: ModelSpec) -> ModelDemand:
+    return facts.demand.get(spec.id) or ModelDemand(model_id=spec.id)
+
+
+def _urgency(facts: Facts, spec: ModelSpec) -> tuple[int, int, str]:
+    demand = _demand(facts, spec)
+    waiting_since_us = demand.oldest_held_us if demand.held else 1 << 62
+    return (-spec.priority, waiting_since_us, spec.id)
+
+
+def _serves_or_will(replica: ReplicaState) -> bool:
+    return replica.serving or (bool(replica.action_id) and replica.target is Rung.SERVING)

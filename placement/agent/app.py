@@ -8,7 +8,6 @@ never pass through it. Listens on loopback, for whoever has the token.
 
 import argparse
 import asyncio
-import contextlib
 import hmac
 import logging
 import os
@@ -27,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from placement.agent.adoption import adopt, end_strays, find_living
 from placement.agent.book import AgentSpec, Book, EventLine, Listening
-from placement.agent.deeds import Deeds, engine_of
+from placement.agent.deeds import Deeds
 from placement.agent.ledger import Ledger
 from placement.catalog import EngineKind, ModelSpec
 from placement.clock import Clock
@@ -98,15 +97,10 @@ class Agent:
         return answer
 
     async def reload(self, models: list[ModelSpec]) -> None:
-        """A changed catalog. Engines that serve learn of new adapters; the rest waits."""
+        """A changed catalog. Engines that serve learn of new adapters now, others when they do."""
         self.ledger.reload(models)
         self.changed()
-        for held in list(self.ledger.held.values()):
-            fresh = self.ledger.models.get(held.spec.id)
-            if fresh is not None and held.state.serving and fresh.adapters != held.spec.adapters:
-                engine = msgspec.structs.replace(engine_of(held), spec=fresh)
-                with contextlib.suppress(EngineError):
-                    await self.deeds.driver(held).adapt(engine)
+        await self.deeds.adapt_serving()
 
     async def follow(self, after: int) -> AsyncIterator[bytes]:
         """Lines from `after` on, for ever. An empty line now and then shows that we live."""
@@ -136,7 +130,13 @@ class Agent:
     def _run(self, deed: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(deed)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A task that broke says so at once, not when its remains are collected."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the agent broke", exc_info=error)
 
     async def end(self) -> None:
         """Leave. Engines stay, and unfinished deeds are settled by the next agent."""
@@ -145,24 +145,29 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Engines that ended by themselves leave the book; engines nobody wrote down are ended."""
+        """Look again and again, until somebody else owns this node. No error ends the watch."""
         patience = _PATIENCE
         while True:
             await asyncio.sleep(_WATCH_WALL_S)
-            if self._listens and await self._displaced():
-                self.leave()
-                return
-            resting = {r: h.state for r, h in self.ledger.held.items() if not h.state.action_id}
             try:
-                living = await find_living(self.deeds, patience=patience)
-                await end_strays(self.deeds, living)
+                if self._listens and await self._displaced():
+                    self.leave()
+                    return
+                await self._look_around(patience)
+                patience = _PATIENCE
             except EngineError as error:
                 log.warning("watch: %s", error)
                 patience -= 1
-                continue
-            patience = _PATIENCE
-            for replica_id, state in resting.items():
-                await self._look_at(replica_id, state.since_us, living.get(replica_id))
+            except Exception:
+                log.exception("watch: it goes on in %s s", _WATCH_WALL_S)
+
+    async def _look_around(self, patience: int) -> None:
+        """Engines that ended by themselves leave the book; engines nobody wrote down are ended."""
+        resting = {r: h.state for r, h in self.ledger.held.items() if not h.state.action_id}
+        living = await find_living(self.deeds, patience=patience)
+        await end_strays(self.deeds, living)
+        for replica_id, state in resting.items():
+            await self._look_at(replica_id, state.since_us, living.get(replica_id))
 
     def listens(self, port: int, leave: Callable[[], None]) -> None:
         """Say where, and from now on watch that nobody else says so."""

@@ -29,8 +29,6 @@ class Held(Frozen, frozen=True, kw_only=True):
     state: ReplicaState
     spec: ModelSpec
     canary: str = ""
-    pinned: bool = False
-    """It was parked once: its pinned host memory is kept until its engine ends."""
 
 
 class Running(Frozen, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
+
 from placement.agent.book import Held
 from placement.agent.ledger import Ledger
 from placement.agent.obstacles import disturbed, target_rung
@@ -44,6 +46,9 @@ _GRACE_WALL_S = 1.0
 _ASK_WALL_S = 2.0
 _END_WALL_S = 15.0
 _CANARY_WALL_S = 5.0
+_ADAPT_WALL_S = 5.0
+"""Below what a fleet waits for the agent's answer to a changed catalog."""
+
 _CANARY_US = 30_000_000
 
 Measure = Callable[[], Awaitable[dict[int, int]]]
@@ -189,7 +194,7 @@ class Deeds:
         try:
             async with asyncio.timeout(_CANARY_WALL_S + self.clock.wall_s(_CANARY_US)):
                 answer = await self.driver(held).canary(engine_of(held))
-                await self.driver(held).adapt(engine_of(held))
+                await self.adapt(held)
         except TimeoutError as error:
             raise EngineError(f"{replica_id} gave the canary no answer in time") from error
         if held.canary and answer != held.canary:
@@ -197,6 +202,28 @@ class Deeds:
                 f"{replica_id} answered the canary {answer!r}, and {held.canary!r} when young"
             )
         self.ledger.learned(replica_id, canary=answer)
+
+    async def adapt(self, held: Held) -> None:
+        """Load the adapters that the catalog names now, again where it changes meanwhile."""
+        loaded = None
+        while (spec := self.ledger.spec_now(held)).adapters != loaded:
+            engine = msgspec.structs.replace(engine_of(held), spec=spec)
+            await self.driver(held).adapt(engine)
+            loaded = spec.adapters
+
+    async def adapt_serving(self) -> None:
+        """After a changed catalog. Whatever is not at rest on serving learns when it gets there."""
+        resting = [h for h in self.ledger.held.values() if not h.state.action_id]
+        await asyncio.gather(*(self._readapt(h) for h in resting if h.state.rung is Rung.SERVING))
+
+    async def _readapt(self, held: Held) -> None:
+        if self.ledger.spec_now(held).adapters == held.spec.adapters:
+            return
+        try:
+            async with asyncio.timeout(_ADAPT_WALL_S):
+                await self.adapt(held)
+        except (EngineError, TimeoutError) as error:
+            log.warning("adapters of %s: %s %s", held.state.replica_id, type(error).__name__, error)
 
     async def _step(self, replica_id: str, to: Rung) -> None:
         """One edge, measured at its end."""
@@ -268,6 +295,9 @@ class Deeds:
                 await self.driver(held).end(replica_id)
         except (EngineError, TimeoutError) as error:
             log.warning("ending %s: %s", replica_id, error)
+        except Exception:
+            # A bug of ours must not keep bytes promised to an engine that nobody wants.
+            log.exception("ending %s", replica_id)
         self.ledger.gone(replica_id)
         self._changed()
 

@@ -38,8 +38,6 @@ from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung, W
 
 ANSWERS_KEPT = 1024
 OUTCOMES_KEPT = 256
-CPU_START_US = 2_000_000
-"""A small model on the CPU is up in about a second; twice that is promised."""
 
 
 class Ledger:
@@ -60,12 +58,14 @@ class Ledger:
         self.reload(models)
 
     def reload(self, models: Iterable[ModelSpec]) -> None:
-        """A changed catalog: running replicas stay what they were started as."""
+        """A changed catalog: running replicas stay what they were started as.
+
+        A model that left is not forgotten before its last replica has ended.
+        """
         self.models = {m.id: m for m in models}
         at_start = WeightsAt.HOST if self.node.preloaded else WeightsAt.DISK
-        self._weights_at = {
-            model_id: self._weights_at.get(model_id, at_start) for model_id in self.models
-        }
+        known = [*self.models, *(h.spec.id for h in self.held.values())]
+        self._weights_at = {m: self._weights_at.get(m, at_start) for m in known}
         self.seq += 1
 
     def book(self) -> Book:
@@ -148,8 +148,7 @@ class Ledger:
         )
 
     def _reserved(self, held: dict[str, Held]) -> fit.Reserved:
-        pinned = frozenset(r for r, h in held.items() if h.pinned)
-        return fit.reserved(self.node, [(h.state, h.spec) for h in held.values()], pinned)
+        return fit.reserved(self.node, [(h.state, h.spec) for h in held.values()])
 
     # Beginning: how the replicas look from now until the deed is done.
 
@@ -193,7 +192,7 @@ class Ledger:
                 since_us=now_us,
                 action_id=action.action_id,
                 target=Rung.SERVING,
-                eta_us=now_us + (took if spec.on_gpu else CPU_START_US),
+                eta_us=now_us + took,
             ),
         )
 
@@ -202,14 +201,17 @@ class Ledger:
         took = 0
         if to is not None:
             took = edge_us(step_edge(held.spec, held.state.rung, to), self.node.links)
-        moving = self._changed(replica_id, action_id=action_id, target=to, eta_us=from_us + took)
-        return msgspec.structs.replace(moving, pinned=held.pinned or to is Rung.PARKED)
+        return self._changed(replica_id, action_id=action_id, target=to, eta_us=from_us + took)
 
     def _changed(self, replica_id: str, **changes: object) -> Held:
         held = self.held[replica_id]
         return msgspec.structs.replace(held, state=msgspec.structs.replace(held.state, **changes))
 
     # What became of it.
+
+    def spec_now(self, held: Held) -> ModelSpec:
+        """A replica's model as the catalog has it now, or as it was when it left the catalog."""
+        return self.models.get(held.spec.id, held.spec)
 
     def weights_at(self, model_id: str) -> WeightsAt:
         return self._weights_at.get(model_id, WeightsAt.OBJECT)
@@ -228,8 +230,9 @@ class Ledger:
         self.seq += 1
 
     def landed(self, replica_id: str, rung: Rung, now_us: int) -> None:
-        """A replica stands on `rung` and rests there."""
-        assert self.held[replica_id].state.action_id, f"{replica_id} landed, but nothing moved it"
+        """A replica stands on `rung` and rests there. One that only began to park is pinned too."""
+        state = self.held[replica_id].state
+        assert state.action_id, f"{replica_id} landed, but nothing moved it"
         self.held[replica_id] = self._changed(
             replica_id,
             rung=rung,
@@ -238,6 +241,7 @@ class Ledger:
             target=None,
             eta_us=0,
             since_us=now_us,
+            pinned=state.pinned or Rung.PARKED in (rung, state.target),
         )
         self.seq += 1
 

@@ -1,7 +1,9 @@
 """Measured GPU memory, through NVIDIA's management library. ✎
 
-No driver on the machine is a state of its own, not an error: `used_bytes` then answers None, and
-what depends on it plans on the ledger alone. Never: changes a setting of a GPU.
+It serves the driver of vLLM engines on real GPUs, which is to come; until then no agent asks, and
+emulated GPUs are measured at their engine-host. No driver on the machine is a state of its own, not
+an error: `used_bytes` then answers None, and what depends on it plans on the ledger alone.
+Never: changes a setting of a GPU.
 """
 
 import pynvml

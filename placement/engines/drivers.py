@@ -31,7 +31,7 @@ from placement.engines.emulated import HostSpec
 from placement.snapshot import Rung, WeightsAt
 
 _UP_WALL_S = 30.0
-"""How long a fresh process may take to import, bind and say so on a busy machine."""
+"""How long a fresh engine-host may take to import, bind and say so on a busy machine."""
 
 _POLL_WALL_S = 0.02
 
@@ -189,11 +189,11 @@ class EmulatedDriver:
         try:
             answer = await self._client.get(f"{base}/host/replicas", timeout=_LIST_WALL_S)
             answer.raise_for_status()
-        except httpx.HTTPError as error:
+            listed = msgspec.json.decode(answer.content, type=_Hosted).replicas
+        except (httpx.HTTPError, msgspec.DecodeError) as error:
             if self._base() is None:
                 return {}
             raise EngineError(f"engine-host does not answer: {error!r}") from error
-        listed = msgspec.json.decode(answer.content, type=_Hosted).replicas
         return {r.replica_id: r for r in listed}
 
     def _identity(self) -> Identity | None:
@@ -223,7 +223,9 @@ class EmulatedDriver:
                     log=self._log,
                     identity_file=self._identity_file,
                 )
-            port = await until_ready(self._ready_file, self._identity_file, self._log)
+            port = await until_ready(
+                self._ready_file, self._identity_file, self._log, limit_s=_UP_WALL_S
+            )
             return f"http://127.0.0.1:{port}"
 
 
@@ -256,6 +258,7 @@ class LlamaCppDriver:
 
     async def ready(self, engine: Engine, eta_wall_s: float) -> str:  # noqa: ARG002
         place = self._place(engine.replica_id)
+        # How long a load may take depends on the model: the action's deadline bounds it.
         port = await until_ready(
             place / "ready.json", place / f"engine{IDENTITY}", place / "engine.log"
         )
@@ -339,15 +342,17 @@ def read_ready(path: Path) -> Ready | None:
         return None
 
 
-async def until_ready(ready_file: Path, identity_file: Path, log: Path) -> int:
+async def until_ready(
+    ready_file: Path, identity_file: Path, log: Path, *, limit_s: float | None = None
+) -> int:
     """The port, once a fresh process has said that it listens."""
     try:
-        async with asyncio.timeout(_UP_WALL_S):
+        async with asyncio.timeout(limit_s):
             while (ready := read_ready(ready_file)) is None:
                 identity = read_identity(identity_file)
                 if identity is not None and not alive(identity):
                     raise EngineError(f"the process ended before it listened: see {log}")
                 await asyncio.sleep(_POLL_WALL_S)
     except TimeoutError:
-        raise EngineError(f"no word after {_UP_WALL_S:.0f} s: see {log}") from None
+        raise EngineError(f"no word after {limit_s} s: see {log}") from None
     return ready.port

@@ -139,9 +139,12 @@ class LocalFleet:
         self._version += 1
         states: list[NodeState] = [node.state() for node in self._nodes.values()]
         self._snapshot = ClusterSnapshot(version=self._version, nodes=tuple(states))
-        self._listener(FleetChanged(snapshot=self._snapshot))
-        if outcome is not None:
-            self._listener(ActionEnded(outcome=outcome))
+        try:
+            self._listener(FleetChanged(snapshot=self._snapshot))
+        finally:
+            # An outcome is told once only: a listener that broke on the news still gets it.
+            if outcome is not None:
+                self._listener(ActionEnded(outcome=outcome))
 
 
 def managed(catalog: Catalog) -> tuple[ModelSpec, ...]:

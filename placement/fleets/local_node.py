@@ -101,7 +101,7 @@ class LocalNode:
                 await self._send_models()
 
     async def keep(self) -> None:
-        """Keep an agent up and follow it, until cancelled."""
+        """Keep an agent up and follow it, until cancelled. No error ends the following."""
         backoff_s = _BACKOFF_WALL_S[0]
         try:
             while True:
@@ -110,6 +110,9 @@ class LocalNode:
                     await self._follow()
                 except (httpx.HTTPError, AgentDownError, EngineError, OSError) as error:
                     log.warning("agent of %s: %s %s", self.spec.id, type(error).__name__, error)
+                except Exception:
+                    # Words we cannot read, or a listener's bug: the node is there all the same.
+                    log.exception("following the agent of %s", self.spec.id)
                 self._lost()
                 if self._seq != heard_seq:
                     backoff_s = _BACKOFF_WALL_S[0]
@@ -145,8 +148,8 @@ class LocalNode:
         if self._silent is not None:
             self._silent.cancel()
             self._silent = None
-        self._changed(outcome)
         self.reported.set()
+        self._changed(outcome)
 
     def _lost(self) -> None:
         """No agent to talk to. Its node is dead only if this lasts."""

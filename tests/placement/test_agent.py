@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from placement.catalog import Adapter, Faults
+from placement.catalog import Adapter, EngineKind, Faults
 from placement.edges import footprint_bytes, gpu_bytes
 from placement.engines.base import alive
 from placement.plan import (
@@ -224,6 +224,36 @@ async def test_adapters_and_new_models_of_a_changed_catalog(bench: Bench) -> Non
     refused = await bench.refused(Start, replica_id="b0", model_id="big", gpu_ids=(1,))
     assert refused.reason_code is RefusalCode.UNKNOWN_MODEL
     assert alive(bench.process("agent"))
+
+
+async def test_new_adapters_reach_whoever_did_not_serve_when_they_came(bench: Bench) -> None:
+    await start(bench, "parked")
+    await bench.done(Park, replica_id="parked")
+    await start(bench, "drained", gpu_id=1)
+    await bench.done(Drain, replica_id="drained")
+    starting = await bench.ask(Start, replica_id="starting", model_id="small", gpu_ids=(0,))
+    changed = msgspec.structs.replace(SMALL, adapters=(Adapter(id="tuned", source="x"),))
+    await bench.fleet.reload(msgspec.structs.replace(CATALOG, models=(changed, BIG)))
+    await bench.done(Restore, replica_id="drained")
+    await bench.outcome(starting)
+    await bench.done(Promote, replica_id="parked")
+    async with httpx.AsyncClient() as client:
+        for name in ("parked", "drained", "starting"):
+            listed = await client.get(f"http://{bench.replica(name).endpoint}/v1/models")
+            assert "tuned" in {m["id"] for m in listed.json()["data"]}, name
+
+
+async def test_replicas_of_a_model_that_somebody_else_runs_now_can_be_ended(bench: Bench) -> None:
+    await start(bench, "r0")
+    await bench.done(Park, replica_id="r0")
+    elsewhere = msgspec.structs.replace(
+        SMALL, engine=EngineKind.EXTERNAL, endpoints=("http://127.0.0.1:9",)
+    )
+    await bench.fleet.reload(msgspec.structs.replace(CATALOG, models=(elsewhere, BIG)))
+    assert bench.replica("r0").pinned
+    outcome = await bench.done(Evict, replica_id="r0")
+    assert outcome.model_id == "small"
+    assert bench.fleet.snapshot().replicas() == []
 
 
 @pytest.mark.heavy

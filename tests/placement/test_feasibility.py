@@ -1,5 +1,7 @@
 """Room: what fits on a node, and why something does not."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,25 @@ def test_recounting_keeps_what_only_the_agent_knows() -> None:
     pinned_elsewhere = fit.recounted(before, (parked,), node(), {"small": SMALL})
     assert pinned_elsewhere == before
     assert fit.recounted(before, (), node(), {}).gpus == before.gpus, "unknown models stay counted"
+
+
+@given(at=st.sampled_from(list(Rung)), to=st.sampled_from(list(Rung)), acts=st.booleans())
+def test_who_was_parked_once_keeps_its_pinned_memory_everywhere(
+    at: Rung, to: Rung, acts: bool
+) -> None:
+    moving: dict[str, Any] = {"action_id": "a", "target": to} if acts else {}
+    found = state(replica("r0", at, pinned=True, **moving))
+    assert found.host_reserved_bytes == host_bytes(SMALL, Rung.PARKED)
+
+
+def test_parking_again_costs_nothing() -> None:
+    full = node(host_bytes=host_bytes(SMALL, Rung.PARKED))
+    again, first = replica("r0", Rung.SERVING, pinned=True), replica("r0", Rung.SERVING)
+    assert fit.room_for_step(SMALL, state(again, spec=full), again, Rung.PARKED) is None
+    tight = node(host_bytes=host_bytes(SMALL, Rung.PARKED) - 1)
+    shortage = fit.room_for_step(SMALL, state(first, spec=tight), first, Rung.PARKED)
+    assert shortage is not None
+    assert shortage.code is RefusalCode.NO_ROOM_HOST
 
 
 WIDTHS = st.sampled_from([1, 2, 4, 8])

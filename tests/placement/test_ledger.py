@@ -13,7 +13,7 @@ from placement.agent.book import Book
 from placement.agent.ledger import Ledger
 from placement.agent.obstacles import disturbed, target_rung
 from placement.catalog import EngineKind, NodeId
-from placement.edges import LEGAL_STEPS, footprint_bytes, gpu_bytes, host_bytes
+from placement.edges import LEGAL_STEPS, climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.plan import (
     Accepted,
     Action,
@@ -215,8 +215,51 @@ def test_pinned_memory_is_kept_until_the_engine_ends() -> None:
     desk.done(desk.ask(Park, replica_id="r0"))
     desk.done(desk.ask(Promote, replica_id="r0"))
     assert desk.ledger.state().host_reserved_bytes == host_bytes(SMALL, Rung.PARKED)
+    assert desk.ledger.state().replicas[0].pinned, "whoever plans is told"
     desk.done(desk.ask(Evict, replica_id="r0"))
     assert desk.ledger.state().host_reserved_bytes == 0
+
+
+def test_a_park_that_began_has_pinned_and_one_that_did_not_has_not() -> None:
+    """An agent that was restarted meanwhile may find the engine still awake."""
+    desk = Desk()
+    desk.start("r0")
+    answer = desk.ask(Park, replica_id="r0")
+    desk.ledger.landed("r0", Rung.SERVING, NOW_US)
+    finish(desk.ledger, answer.action_id, OutcomeStatus.FAILED)
+    assert desk.ledger.state().replicas[0].pinned
+    desk.start("r1", gpu_ids=(1,))
+    desk.done(desk.ask(Warm, replica_id="r1"))
+    assert not desk.ledger.held["r1"].state.pinned
+
+
+@pytest.mark.parametrize("leaves_for", [None, EngineKind.EXTERNAL])
+def test_replicas_of_a_model_that_left_are_moved_and_ended(leaves_for: EngineKind | None) -> None:
+    """Removed, or run by somebody else from now on: agents hear of managed models alone."""
+    desk = Desk()
+    desk.start("r0")
+    fresh = [m for m in MODELS if m is not SMALL]
+    if leaves_for is not None:
+        fresh.append(msgspec.structs.replace(SMALL, engine=leaves_for))
+    desk.ledger.reload(fresh)
+    assert desk.ledger.state().weights_at["small"] is WeightsAt.HOST
+    if leaves_for is None:
+        start = {"replica_id": "r1", "model_id": "small", "gpu_ids": (1,)}
+        assert desk.refusal(Start, **start) is RefusalCode.UNKNOWN_MODEL
+    desk.done(desk.ask(Drain, replica_id="r0"))
+    desk.done(desk.ask(Park, replica_id="r0"))
+    desk.done(desk.ask(Promote, replica_id="r0"))
+    desk.done(desk.ask(Evict, replica_id="r0"))
+    assert desk.ledger.state().gpus[0].reserved_bytes == 0
+    desk.ledger.reload([m for m in MODELS if m is not SMALL])
+    assert "small" not in desk.ledger.state().weights_at
+
+
+def test_a_start_on_the_cpu_is_due_when_the_catalog_says() -> None:
+    desk = Desk()
+    desk.ask(Start, replica_id="t0", model_id="tiny", gpu_ids=())
+    eta_us = desk.ledger.held["t0"].state.eta_us
+    assert eta_us == NOW_US + climb_us(TINY, WeightsAt.HOST)
 
 
 def test_parking_more_than_the_host_holds_is_refused_with_bytes() -> None:
@@ -389,6 +432,14 @@ class Anything(RuleBasedStateMachine):
                 ends = [h.state.rung] if waits else [h.state.rung, h.state.target or h.state.rung]
                 now += max(gpu_bytes(h.spec, rung) for rung in ends)
             assert now <= gpu.reserved_bytes
+
+    @invariant()
+    def whoever_plans_counts_the_same(self) -> None:
+        state = self.desk.ledger.state()
+        gpus = tuple(msgspec.structs.replace(g, reserved_bytes=0) for g in state.gpus)
+        empty = msgspec.structs.replace(state, replicas=(), gpus=gpus, host_reserved_bytes=0)
+        models = {str(m.id): m for m in MODELS}
+        assert fit.recounted(empty, state.replicas, NODE, models) == state
 
     def teardown(self) -> None:
         """Everything ended: nothing is left over."""

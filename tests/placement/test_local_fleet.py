@@ -14,6 +14,7 @@ import pytest
 
 from placement.catalog import EngineKind, Faults, ModelSpec
 from placement.engines.base import Identity, alive, end_now, identity_of
+from placement.fleet import FleetEvent
 from placement.fleets import local_node
 from placement.fleets.local import end_leftovers
 from placement.plan import (
@@ -163,6 +164,50 @@ async def test_an_agent_whose_state_directory_was_removed_leaves_nothing(tmp_pat
             assert not alive(agent)
             assert not alive(host)
             assert second.replica("r0").serving
+
+
+class Unwell(Bench):
+    """Its listener breaks on every piece of news, as a bug in a gateway would."""
+
+    def hear(self, event: FleetEvent) -> None:
+        super().hear(event)
+        if self.fleet.snapshot().nodes[0].alive:
+            raise RuntimeError("a listener's bug")
+
+
+async def test_a_listener_that_breaks_ends_no_following(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Unwell(tmp_path)
+    try:
+        await bench.fleet.start(bench.hear)
+        await start(bench, "r0")
+        await bench.done(Park, replica_id="r0")
+    finally:
+        await bench.fleet.close(end_engines=True)
+    told = [r for r in caplog.records if r.exc_info and "following the agent" in r.message]
+    assert told, "with its traceback"
+
+
+async def test_words_nobody_can_read_end_no_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As from an agent of another version, until it is replaced."""
+    understands = local_node._LINE
+    monkeypatch.setattr(local_node, "_LINE", msgspec.json.Decoder(Identity))
+    async with asyncio.TaskGroup() as group:
+        bench = Bench(tmp_path)
+        up = group.create_task(bench.fleet.start(bench.hear))
+        try:
+            async with asyncio.timeout(60):
+                while "following the agent" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            assert not bench.fleet.snapshot().nodes[0].alive
+            monkeypatch.setattr(local_node, "_LINE", understands)
+            await up
+            assert bench.fleet.snapshot().nodes[0].alive
+        finally:
+            await bench.fleet.close(end_engines=True)
 
 
 async def test_an_unknown_node_is_a_refusal(bench: Bench) -> None:

@@ -1,21 +1,17 @@
 """The reactive policy as stories and laws: who climbs, who steps down, who is left alone."""
 
-from collections.abc import Iterable
-
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.catalog import Catalog, ModelId, NodeId, ReplicaId
 from placement.edges import LEGAL_STEPS
-from placement.feasibility import recounted, usable_hbm_bytes
+from placement.feasibility import usable_hbm_bytes
 from placement.plan import (
     Drain,
     Evict,
     Outcome,
     OutcomeStatus,
     Park,
-    Plan,
     Promote,
     ReasonCode,
     RefusalCode,
@@ -26,91 +22,21 @@ from placement.plan import (
     Warm,
 )
 from placement.snapshot import (
-    ClusterSnapshot,
-    GpuState,
-    NodeState,
     Phase,
     ReplicaState,
     Rung,
 )
-from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded, overlay
-from prewarm.demand import ModelDemand, RateMeter
+from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
+from prewarm.demand import RateMeter
+from prewarm.overlay import Pending, overlay
 from tests.builders import GB, catalog, model, node
+from tests.prewarm.worlds import NOW_US, US, asks, decide, fleet, seen, stands
 
-US = 1_000_000
-NOW_US = 10_000 * US
 KV = 10 * GB
 A, B = model("a", kv_cache_bytes=KV), model("b", kv_cache_bytes=KV)
 BIG = model("big", weights_bytes=26 * GB, kv_cache_bytes=KV)
 # Of 72 usable GB, `a` and `b` take 28.5 each while they serve and `big` 38.5: any two fit.
 ONE_GPU = catalog(A, B, BIG, nodes=(node(gpus=1),))
-
-
-def stands(
-    replica_id: str,
-    model_id: str,
-    rung: Rung = Rung.SERVING,
-    phase: Phase = Phase.READY,
-    gpus: tuple[int, ...] = (0,),
-    since_us: int = 0,
-) -> ReplicaState:
-    return ReplicaState(
-        replica_id=ReplicaId(replica_id),
-        model_id=ModelId(model_id),
-        node_id=NodeId("n0"),
-        gpu_ids=gpus,
-        rung=rung,
-        phase=phase,
-        endpoint="127.0.0.1:1",
-        since_us=since_us,
-    )
-
-
-def fleet(whole: Catalog, *replicas: ReplicaState) -> ClusterSnapshot:
-    nodes = []
-    for spec in whole.nodes:
-        gpus = tuple(GpuState(gpu_id=g, hbm_bytes=spec.hbm_bytes) for g in range(spec.gpus))
-        empty = NodeState(
-            node_id=spec.id,
-            alive=True,
-            gpus=gpus,
-            host_bytes=spec.host_bytes,
-            host_reserved_bytes=0,
-        )
-        mine = tuple(r for r in replicas if r.node_id == spec.id)
-        nodes.append(recounted(empty, mine, spec, {m.id: m for m in whole.models}))
-    return ClusterSnapshot(version=1, nodes=tuple(nodes))
-
-
-def asks(model_id: str, held: int = 0, in_flight: int = 0, **more: float) -> ModelDemand:
-    defaults: dict[str, float] = {"last_arrival_us": NOW_US, "oldest_held_us": NOW_US - US}
-    return msgspec.convert(
-        {"model_id": model_id, "held": held, "in_flight": in_flight, **defaults, **more},
-        ModelDemand,
-    )
-
-
-def seen(
-    whole: Catalog,
-    replicas: Iterable[ReplicaState],
-    *demand: ModelDemand,
-    at_us: int = NOW_US,
-    **in_flight: int,
-) -> Observed:
-    """Of models that a story does not mention something was asked a moment ago."""
-    told = {d.model_id for d in demand}
-    demand = (*demand, *(asks(m.id) for m in whole.models if m.id not in told))
-    return Observed(
-        at_us=at_us, snapshot=fleet(whole, *replicas), demand=demand, in_flight=in_flight
-    )
-
-
-def decide(
-    whole: Catalog, replicas: Iterable[ReplicaState], *demand: ModelDemand, **busy: int
-) -> Plan:
-    plan = Controller(whole, "t").step(seen(whole, replicas, *demand, **busy))
-    assert plan is not None
-    return plan
 
 
 def test_a_held_request_starts_an_engine_where_none_is() -> None:
@@ -375,7 +301,9 @@ def test_no_plan_overfills_a_gpu_or_moves_a_busy_replica(seen_: Observed) -> Non
         for replica_id, to in stepping.items():
             assert not seen_.in_flight.get(replica_id), "busy"
             assert to is None or (before[replica_id].rung, to) in LEGAL_STEPS
-    after = overlay(seen_.snapshot, plan.actions, {m.id: m for m in MODELS}, WORLD)
+    after = overlay(
+        seen_.snapshot, [Pending(action=a) for a in plan.actions], {m.id: m for m in MODELS}, WORLD
+    )
     for gpu in after.nodes[0].gpus:
         assert gpu.reserved_bytes <= usable_hbm_bytes(gpu.hbm_bytes), plan
 

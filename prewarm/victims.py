@@ -1,0 +1,186 @@
+"""Who makes room: idle neighbours that step down, parked engines that end, busy ones to drain.
+
+In: a draft, the model that needs room, a GPU set and bytes. Out: victims, the cheapest that
+suffice. Never: touches a busy replica, a model's minimum, or a place promised to another model.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from placement.catalog import ModelSpec, ReplicaId
+from placement.edges import LEGAL_STEPS, climb_us, edge_us, gpu_bytes, step_edge
+from placement.feasibility import (
+    gpu_free_bytes,
+    host_free_bytes,
+    replica_host_bytes,
+    room_for_step,
+)
+from placement.plan import Victim
+from placement.snapshot import NodeState, Phase, ReplicaState, Rung
+from prewarm.draft import Draft
+
+US = 1_000_000
+TENURE_US_MIN = 2 * US
+"""A replica that has just begun to serve is left in place at least this long."""
+
+Steps = dict[ReplicaId, Rung | None]
+
+
+def choose_victims(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], need: int, low: Rung
+) -> tuple[Victim, ...]:
+    """Idle neighbours that step down so that each GPU gets `need` bytes; empty if none suffice.
+
+    Gentlest step first (KV cache only), then `low`, then ending engines; cheapest loss first.
+    """
+    neighbours = [r for r in node.replicas if not set(gpus).isdisjoint(r.gpu_ids)]
+    idle = [r for r in neighbours if may_step_down(draft, r, for_model=spec.id)]
+    ranked = sorted(idle, key=lambda r: (draft.loss_us(r, None), r.replica_id))
+    steps: Steps = {}
+    for wanted in (Rung.WARM, low, None):
+        for replica in ranked:
+            to = _reachable(draft, node, replica, wanted)
+            at = steps.get(replica.replica_id, replica.rung)
+            if at is None or (to is not None and to >= at):
+                continue
+            steps[replica.replica_id] = to
+            if enough(draft, node, gpus, need, steps):
+                return _pruned(draft, node, gpus, need, steps)
+    return ()
+
+
+def host_victims(draft: Draft, spec: ModelSpec, node: NodeState, need: int) -> tuple[Victim, ...]:
+    """Sleeping engines that end so that the host gets `need` bytes; empty if none suffice."""
+    asleep = [
+        r
+        for r in node.replicas
+        if r.rung is not Rung.SERVING and may_step_down(draft, r, for_model=spec.id)
+    ]
+    free, chosen = host_free_bytes(node), []
+    for replica in sorted(asleep, key=lambda r: (draft.loss_us(r, None), r.replica_id)):
+        if free >= need:
+            break
+        chosen.append(Victim(replica_id=replica.replica_id, to=None))
+        spec_of = draft.facts.models[replica.model_id]
+        free += replica_host_bytes(replica, spec_of, replica.rung)
+    return tuple(chosen) if free >= need else ()
+
+
+def to_drain(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], need: int
+) -> tuple[ReplicaState, ...]:
+    """Busy neighbours whose end of work would make room, least loaded first; empty if none would.
+
+    Only those that settled, matter no more than the waiting model, and leave their own model its
+    minimum.
+    """
+    neighbours = [r for r in node.replicas if not set(gpus).isdisjoint(r.gpu_ids)]
+    steps: Steps = {
+        r.replica_id: None for r in neighbours if may_step_down(draft, r, for_model=spec.id)
+    }
+    busy = [r for r in neighbours if _may_be_drained(draft, r, spec)]
+    chosen: list[ReplicaState] = []
+    for replica in sorted(busy, key=lambda r: (draft.load(r), r.replica_id)):
+        if enough(draft, node, gpus, need, steps):
+            break
+        steps[replica.replica_id] = None
+        chosen.append(replica)
+    if not enough(draft, node, gpus, need, steps):
+        return ()
+    for replica in list(chosen):
+        spared = {k: v for k, v in steps.items() if k != replica.replica_id}
+        if enough(draft, node, gpus, need, spared):
+            steps = spared
+            chosen.remove(replica)
+    return tuple(chosen)
+
+
+def may_step_down(draft: Draft, replica: ReplicaState, for_model: str) -> bool:
+    """Idle, at rest, not its model's minimum; a serving one has settled and nobody waits for it."""
+    facts = draft.facts
+    spec = facts.models.get(replica.model_id)
+    if spec is None or draft.busy(replica) or replica.action_id or replica.model_id == for_model:
+        return False
+    if replica.phase not in (Phase.READY, Phase.DRAINING):
+        return False
+    if replica.rung is not Rung.SERVING:
+        return True
+    if draft.cleared_for.get(replica.replica_id) == for_model:
+        return True
+    demand = facts.demand.get(replica.model_id)
+    if (demand is not None and demand.held > 0) or _is_minimum(draft, replica, spec):
+        return False
+    tenure_us = max(TENURE_US_MIN, climb_us(spec, Rung.PARKED))
+    return replica.since_us + tenure_us <= facts.now_us
+
+
+def price(draft: Draft, node: NodeState, victims: Iterable[Victim]) -> tuple[int, float]:
+    """How long the victims take to step down (they do it side by side), and their loss."""
+    takes_us, loss = 0, 0.0
+    links = draft.spec_of(node).links
+    for victim in victims:
+        replica = draft.replica(victim.replica_id)
+        if victim.to is not None:
+            spec = draft.facts.models[replica.model_id]
+            takes_us = max(takes_us, edge_us(step_edge(spec, replica.rung, victim.to), links))
+        loss += draft.loss_us(replica, victim.to)
+    return takes_us, loss
+
+
+def enough(
+    draft: Draft,
+    node: NodeState,
+    gpus: tuple[int, ...],
+    need: int,
+    steps: Mapping[ReplicaId, Rung | None],
+) -> bool:
+    """Whether each GPU has `need` bytes once these replicas have stepped down."""
+    free = {g: gpu_free_bytes(node, g) for g in gpus}
+    for replica in node.replicas:
+        if replica.replica_id not in steps:
+            continue
+        spec = draft.facts.models[replica.model_id]
+        to = steps[replica.replica_id]
+        given = gpu_bytes(spec, replica.rung) - (0 if to is None else gpu_bytes(spec, to))
+        for g in replica.gpu_ids:
+            if g in free:
+                free[g] += given
+    return all(bytes_free >= need for bytes_free in free.values())
+
+
+def _may_be_drained(draft: Draft, replica: ReplicaState, waiting: ModelSpec) -> bool:
+    spec = draft.facts.models.get(replica.model_id)
+    if spec is None or not replica.serving or replica.model_id == waiting.id:
+        return False
+    if spec.priority > waiting.priority or _is_minimum(draft, replica, spec):
+        return False
+    tenure_us = max(TENURE_US_MIN, climb_us(spec, Rung.PARKED))
+    return replica.since_us + tenure_us <= draft.facts.now_us
+
+
+def _is_minimum(draft: Draft, replica: ReplicaState, spec: ModelSpec) -> bool:
+    serving = sum(r.serving for r in draft.of_model(replica.model_id))
+    return replica.serving and serving <= spec.min_replicas
+
+
+def _reachable(
+    draft: Draft, node: NodeState, replica: ReplicaState, to: Rung | None
+) -> Rung | None:
+    """The rung that a step down to `to` leads to; the replica's own where there is no such step."""
+    if to is None:
+        return None
+    spec = draft.facts.models[replica.model_id]
+    if to is Rung.PARKED and (replica.rung, to) in LEGAL_STEPS:
+        to = to if room_for_step(spec, node, replica, to) is None else Rung.SHED
+    return to if (replica.rung, to) in LEGAL_STEPS and to < replica.rung else replica.rung
+
+
+def _pruned(
+    draft: Draft, node: NodeState, gpus: tuple[int, ...], need: int, steps: Steps
+) -> tuple[Victim, ...]:
+    """Spare whoever need not move after all, the dearest first."""
+    dearest = sorted(steps, key=lambda r: (-draft.loss_us(draft.replica(r), steps[r]), r))
+    for replica_id in dearest:
+        spared = {k: v for k, v in steps.items() if k != replica_id}
+        if spared and enough(draft, node, gpus, need, spared):
+            steps = spared
+    return tuple(Victim(replica_id=k, to=v) for k, v in sorted(steps.items()))
