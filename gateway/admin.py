@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app import error_response, warmth
+from gateway.checks import UnfitError
 from gateway.desk import Desk
 from gateway.metrics import exposition
 from gateway.openai_api import Refusal
@@ -66,7 +67,7 @@ def build_admin(desk_of: Callable[[], Desk], loop: Loop, token: str, apply: Appl
             changed = await apply(text, name)
         except UnicodeDecodeError:
             return error_response(Refusal.BAD_REQUEST, "a catalog is UTF-8 text")
-        except NodesChangedError as error:
+        except (NodesChangedError, UnfitError) as error:
             return error_response(Refusal.BAD_REQUEST, str(error), 409)
         except CatalogError as error:
             problems = [msgspec.to_builtins(p) for p in error.problems]

@@ -22,13 +22,17 @@ class Ticket:
 
     __slots__ = ("arrived_us", "cold", "deadline_us", "excluded", "held_since_us", "spec", "tenant")
 
-    spec: ModelSpec
-    tenant: Tenant | None
-    arrived_us: int
-    deadline_us: int
-    held_since_us: int
-    cold: bool
-    excluded: frozenset[str]
+    def __init__(
+        self, spec: ModelSpec, tenant: Tenant | None, arrived_us: int, deadline_us: int
+    ) -> None:
+        self.spec = spec
+        self.tenant = tenant
+        self.arrived_us = arrived_us
+        self.deadline_us = deadline_us
+        self.held_since_us = 0
+        self.cold = False
+        """Held on arrival because no replica served. Losing one later does not make it so."""
+        self.excluded: frozenset[str] = frozenset()
 
     def go(self, lane: Lane) -> None:
         """A held request got a lane, its slot already taken."""
@@ -122,9 +126,6 @@ class Admission:
     def held(self, model_id: str) -> int:
         return len(self._queues.get(model_id, ()))
 
-    def held_tickets(self, model_id: str) -> tuple[Ticket, ...]:
-        return tuple(self._queues.get(model_id, ()))
-
     def oldest_held_us(self, model_id: str) -> int:
         queue = self._queues.get(model_id)
         return queue[0].arrived_us if queue else 0
@@ -149,18 +150,17 @@ class Admission:
         if len(queue) >= self.held_max and not first:
             message = f"{len(queue)} requests already wait for `{model_id}`"
             return No(Refusal.OVERLOADED, message, max(self._eta_of(model_id) or US, US))
-        verdict = self._hold(ticket, now_us)
+        verdict = self._hold(ticket, now_us, first=first)
         if isinstance(verdict, Held):
             queue.appendleft(ticket) if first else queue.append(ticket)
         return verdict
 
-    def _hold(self, ticket: Ticket, now_us: int) -> Verdict:
+    def _hold(self, ticket: Ticket, now_us: int, *, first: bool) -> Verdict:
         model_id = ticket.spec.id
         if self.table.has_open(model_id) and ticket.spec.managed:
             return self._held(ticket, 0, now_us)
         if not ticket.spec.managed:
             return self._hold_external(ticket, now_us)
-        ticket.cold = True
         eta_us = self._eta_of(model_id)
         if eta_us is None:
             message = f"no node of the fleet can serve `{model_id}` now"
@@ -169,6 +169,7 @@ class Admission:
             self._wanted_until_us[model_id] = now_us + eta_us + WANTED_US
             message = f"`{model_id}` is being loaded and is ready in about {eta_us / US:.0f} s"
             return No(Refusal.LOADING, message, eta_us)
+        ticket.cold = ticket.cold or not first
         return self._held(ticket, eta_us, now_us)
 
     def _hold_external(self, ticket: Ticket, now_us: int) -> Verdict:

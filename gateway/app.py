@@ -10,19 +10,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.desk import Desk, allowed
-from gateway.openai_api import HOT_ROUTES, Refusal, unknown_model
+from gateway.openai_api import HOT_ROUTES, Refusal, error_body, unknown_model
+from gateway.routing import WEIGHTS_RUNG
 from placement.catalog import Adapter, ModelSpec, Tenant
 from placement.clock import US, wall_us
 from placement.snapshot import Rung, WeightsAt
 
 Handler = Callable[[Request], Awaitable[Response]]
-_AT = {WeightsAt.OBJECT: "cold", WeightsAt.DISK: "disk", WeightsAt.HOST: "host"}
 
 
-def error_response(why: Refusal, message: str, status: int | None = None) -> JSONResponse:
-    kind = why.value
-    error = {"message": message, "type": kind.type, "param": None, "code": kind.code}
-    return JSONResponse({"error": error}, status_code=status or kind.status)
+def error_response(why: Refusal, message: str, status: int | None = None) -> Response:
+    body = error_body(why, message)
+    return Response(body, status or why.value.status, media_type="application/json")
 
 
 def build_app(desk_of: Callable[[], Desk]) -> Starlette:
@@ -116,7 +115,8 @@ def warmth(desk: Desk, spec: ModelSpec) -> dict[str, Any]:
     ready = any(r.serving for r in replicas)
     standing = [r.rung for r in replicas if not (r.action_id and r.target is Rung.SERVING)]
     places = [n.weights_at.get(spec.id, WeightsAt.HOST) for n in gate.snapshot.nodes if n.alive]
-    rung = max(standing).name.lower() if standing else _AT[max(places, default=WeightsAt.OBJECT)]
+    weights_at = max(places, default=WeightsAt.OBJECT)
+    rung = max(standing).name.lower() if standing else WEIGHTS_RUNG[weights_at]
     eta_us = 0 if ready else gate.eta_us(spec.id)
     eta_ms = None if eta_us is None else eta_us // 1000
     return {"rung": rung, "ready": ready, "eta_ms": eta_ms, "adapters": adapters}

@@ -35,6 +35,13 @@ class AsgiAnswer:
     def half_closed(self) -> bool:
         return True
 
+    @property
+    def waiting(self) -> bool:
+        return False
+
+    def stop(self) -> None:
+        self._connection.abort()
+
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
@@ -44,7 +51,7 @@ class AsgiAnswer:
             await self._app(self._scope(), self._receive(), self._send)
         except Exception:
             if not self._started:
-                body = error_body(Refusal.ENGINE_FAILED, "the gateway could not answer this call")
+                body = error_body(Refusal.INTERNAL, "the gateway could not answer this call")
                 self._connection.write(plain_response(500, body, close=True))
             self._connection.close()
             raise

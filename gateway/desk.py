@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway.asgi import AsgiAnswer
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol, Request, plain_response
 from gateway.journey import Journey
 from gateway.openai_api import (
     HOT_ROUTES,
@@ -126,6 +126,23 @@ class Desk:
         if 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
             return given
         return b"req-%b-%x" % (self._prefix, next(self._count))
+
+
+class AdminDesk:
+    """Takes the admin port's requests: all of them go to its app, none becomes a journey."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.stopping = False
+        self.tick = 0
+
+    def take(self, connection: HotProtocol, request: Request) -> None:
+        if self.stopping:
+            body = error_body(Refusal.STOPPING, "the gateway is stopping")
+            connection.write(plain_response(Refusal.STOPPING.value.status, body, close=True))
+            connection.done(keep_alive=False)
+            return
+        AsgiAnswer(self._app, connection, request).begin()
 
 
 def allowed(tenant: Tenant | None, spec: ModelSpec, asked: str) -> bool:

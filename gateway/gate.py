@@ -37,7 +37,7 @@ class Watched(Protocol):
 class Gate:
     """What every journey needs, and the `Ground` that the control loop stands on."""
 
-    def __init__(self, catalog: Catalog, clock: Clock, secrets_by_env: dict[str, str]) -> None:
+    def __init__(self, catalog: Catalog, clock: Clock, secret_of: Callable[[str], str]) -> None:
         self.clock = clock
         self.now_us = clock.now_us
         self.pool = UpstreamPool()
@@ -52,7 +52,9 @@ class Gate:
         self.snapshot = ClusterSnapshot(version=0)
         self.specs: dict[str, ModelSpec] = {}
         """Models of the catalog, and of earlier ones while their last requests are served."""
-        self._secrets = secrets_by_env
+        self._departed: set[str] = set()
+        self._secret_of = secret_of
+        self._secrets: dict[str, str] = {}
         self._loop = asyncio.get_running_loop()
         self._young: list[Watched] = []
         self._patrol: asyncio.TimerHandle | None = None
@@ -69,6 +71,9 @@ class Gate:
         }
         self.admission.held_max = catalog.policy.held_per_model_max
         self.specs.update({spec.id: spec for spec in catalog.models})
+        self._departed = self.specs.keys() - {spec.id for spec in catalog.models}
+        for name in {spec.api_key_env for spec in catalog.models if spec.api_key_env}:
+            self._secrets[name] = self._secret_of(name)
         for model_id in self.table.update_external(catalog):
             self.admission.wake(model_id, self.now_us())
         self.on_snapshot(self.snapshot)
@@ -111,10 +116,16 @@ class Gate:
         return lane
 
     def on_lane_failed(self, lane: Lane, why: str) -> None:
-        """Let a lane rest that broke, longer each time, and try it again by itself."""
+        """Let a lane rest that broke, longer each time in a row, and try it again by itself.
+
+        What else fails while it rests is the same incident; an answer that ends well ends the row.
+        """
+        now_us = self.now_us()
+        if lane.down_until_us > now_us:
+            return
         lane.failures += 1
         rest_us = min(LANE_REST_US * 2 ** min(lane.failures - 1, 8), LANE_REST_US_MAX)
-        lane.down_until_us = self.now_us() + rest_us
+        lane.down_until_us = now_us + rest_us
         log.warning("%s rests for %.1f s: %s", lane.lane_id, rest_us / US, why)
         self.call_after(rest_us + 1000, lambda: self.admission.wake(lane.spec.id, self.now_us()))
         self.poke()
@@ -145,7 +156,18 @@ class Gate:
     # --- the control loop's ground
 
     def demand(self, now_us: int) -> tuple[ModelDemand, ...]:
+        if self._departed:
+            self._forget_departed()
         return tuple(self._demand_of(spec.id, now_us) for spec in list(self.specs.values()))
+
+    def _forget_departed(self) -> None:
+        placed = {replica.model_id for replica in self.snapshot.replicas()}
+        for model_id in self._departed - placed:
+            busy = any(lane.in_flight for lane in self.table.lanes(model_id))
+            if not busy and not self.admission.held(model_id):
+                self._departed.discard(model_id)
+                self.table.forget(model_id)
+                del self.specs[model_id]
 
     def _demand_of(self, model_id: str, now_us: int) -> ModelDemand:
         return ModelDemand(

@@ -1,10 +1,12 @@
 """HTTP/1.1 towards clients: one object per connection, httptools callbacks, no task per request.
 
 In: bytes of a connection. Out: whole requests handed to a `Desk`, one at a time in their order;
-bytes of answers. Never: knows a model, decodes a body, buffers more than one request and one read.
+bytes of answers. Never: knows a model, decodes a body, buffers more than one request beside a
+bounded pipeline and one read.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -13,11 +15,18 @@ import httptools
 
 from gateway.openai_api import Refusal, error_body
 
+log = logging.getLogger("warmtide.gateway")
+
 HEADER_BYTES_MAX = 64 * 1024
 HEADER_OVERHEAD_BYTES = 32
 URL_BYTES_MAX = 8 * 1024
 BODY_BYTES_MAX = 32 * 1024 * 1024
 PIPELINE_MAX = 8
+PIPELINE_BYTES_MAX = 1024 * 1024
+"""With so many requests, or bytes of them, waiting behind one answer, reading pauses. Not before:
+who reads nothing does not notice that its client left."""
+PIPELINE_BURST_MAX = 32
+"""A read may bring more of them at once than there was room for; not more than this."""
 TICK_WALL_S = 2.0
 """Stalled and idle connections are looked for this often, and timed in such ticks: a clock reading
 for every read of every connection would buy nothing."""
@@ -65,6 +74,13 @@ class Request:
 class Answering(Protocol):
     """Whoever works on a connection's current request."""
 
+    @property
+    def waiting(self) -> bool:
+        """Held: nothing of an answer is under way."""
+
+    def stop(self) -> None:
+        """The gateway ends: tell the client, at once."""
+
     def client_left(self) -> None: ...
     def half_closed(self) -> bool: ...
     def pause(self) -> None: ...
@@ -83,9 +99,9 @@ class HotProtocol(asyncio.Protocol):
     """A client's connection. Answers are written by whoever took the request, then `done()`."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_desk", "_header_bytes", "_loop", "_open", "_parser",
-        "_pipeline", "_request", "_since_tick", "_transport", "_url", "answering", "closing",
-        "peer",
+        "_body", "_body_bytes", "_desk", "_header_bytes", "_open", "_parser", "_pipeline",
+        "_pipeline_bytes", "_request", "_since_tick", "_transport", "_unread", "_url", "answering",
+        "closing", "peer",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, connections: "set[HotProtocol]") -> None:
@@ -95,6 +111,8 @@ class HotProtocol(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._request: Request | None = None
         self._pipeline: deque[Request] = deque()
+        self._pipeline_bytes = 0
+        self._unread = False  # the client leaves so much unread that no more is written
         self._url = b""
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -120,9 +138,11 @@ class HotProtocol(asyncio.Protocol):
         except _RefuseError as error:
             self._refuse(error.why, error.message)
         except httptools.HttpParserError as error:
-            inner = error.__context__
+            inner = error.__context__  # what a callback of ours raised
             if isinstance(inner, _RefuseError):
                 self._refuse(inner.why, inner.message)
+            elif inner is not None:
+                self._on_bug(inner)
             else:
                 self._refuse(Refusal.BAD_HTTP, f"this is not a valid HTTP/1.1 request: {error}")
 
@@ -143,10 +163,12 @@ class HotProtocol(asyncio.Protocol):
             answering.client_left()
 
     def pause_writing(self) -> None:
+        self._unread = True
         if self.answering is not None:
             self.answering.pause()
 
     def resume_writing(self) -> None:
+        self._unread = False
         if self.answering is not None:
             self.answering.resume()
 
@@ -191,6 +213,8 @@ class HotProtocol(asyncio.Protocol):
                 raise _RefuseError(
                     Refusal.BAD_HTTP, "send either content-length or transfer-encoding, not both"
                 )
+            if not length.isdigit():
+                raise _RefuseError(Refusal.BAD_HTTP, "content-length must be a whole number")
             if int(length) > BODY_BYTES_MAX:
                 raise _RefuseError(
                     Refusal.TOO_LARGE,
@@ -210,6 +234,8 @@ class HotProtocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         request, self._request = self._request, None
         assert request is not None
+        if self.closing:
+            return  # an earlier request of the same read ended the connection
         url = self._url
         mark = url.find(b"?")
         request.path, request.query = (url, b"") if mark < 0 else (url[:mark], url[mark + 1 :])
@@ -220,16 +246,16 @@ class HotProtocol(asyncio.Protocol):
         if not request.keep_alive or b"connection" in request.header:
             request.version = self._parser.get_http_version()
         if self.answering is None and not self._pipeline:
-            self._desk.take(self, request)
-            return
-        if len(self._pipeline) >= PIPELINE_MAX:
-            raise _RefuseError(
-                Refusal.BAD_HTTP, f"over {PIPELINE_MAX} requests are pipelined on one connection"
-            )
-        self._pipeline.append(request)
-        self._pause_reading()
+            self._take(request)
+        else:
+            self._queue(request)
 
     # --- the answer's side
+
+    @property
+    def pipelined(self) -> int:
+        """Whole requests that wait for the answer before them."""
+        return len(self._pipeline)
 
     @property
     def alive(self) -> bool:
@@ -246,9 +272,11 @@ class HotProtocol(asyncio.Protocol):
         if not keep_alive or self.closing:
             self.close()
         elif self._pipeline:
-            self._desk.take(self, self._pipeline.popleft())
-        elif self._transport is not None and not self._transport.is_reading():
-            self._transport.resume_reading()
+            request = self._pipeline.popleft()
+            self._pipeline_bytes -= len(request.body)
+            if self._transport is not None and self.alive and not self._pipeline_full:
+                self._transport.resume_reading()  # nothing, where it is not paused
+            self._take(request)
 
     def close(self) -> None:
         self.closing = True
@@ -262,10 +290,17 @@ class HotProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def close_when_idle(self) -> None:
-        """The server stops: finish what runs, take nothing new."""
+        """The server stops: finish what runs, send off who waits, take nothing new."""
         self.closing = True
         if self.answering is None:
             self.close()
+        elif self.answering.waiting:
+            self.answering.stop()
+
+    def stop(self) -> None:
+        """What runs has had its time: its client is told."""
+        if self.answering is not None:
+            self.answering.stop()
 
     def expire(self) -> None:
         """Called once a tick: end connections whose client stalls or idles too long."""
@@ -281,9 +316,41 @@ class HotProtocol(asyncio.Protocol):
             message = f"no whole request within {limit * TICK_WALL_S:.0f} s"
             self._refuse(Refusal.TOO_SLOW, message)
 
-    def _pause_reading(self) -> None:
-        if self._transport is not None and self._transport.is_reading():
-            self._transport.pause_reading()
+    def _take(self, request: Request) -> None:
+        try:
+            self._desk.take(self, request)
+        except Exception as error:  # whatever broke, a client waits to be told
+            self._on_bug(error)
+        if self._unread and self.answering is not None:
+            self.answering.pause()
+
+    def _queue(self, request: Request) -> None:
+        if len(self._pipeline) >= PIPELINE_BURST_MAX:
+            raise _RefuseError(
+                Refusal.BAD_HTTP,
+                f"over {PIPELINE_BURST_MAX} requests are pipelined on one connection",
+            )
+        self._pipeline.append(request)
+        self._pipeline_bytes += len(request.body)
+        if self._transport is not None and self.alive and self._pipeline_full:
+            self._transport.pause_reading()  # nothing, where it is paused
+
+    @property
+    def _pipeline_full(self) -> bool:
+        return len(self._pipeline) >= PIPELINE_MAX or self._pipeline_bytes >= PIPELINE_BYTES_MAX
+
+    def _on_bug(self, error: BaseException) -> None:
+        """A fault of the gateway's own. What it leaves half done is freed, the client is told."""
+        log.error("a request met a bug of the gateway", exc_info=error)
+        answering, self.answering = self.answering, None
+        if answering is None:
+            self._refuse(Refusal.INTERNAL, "the gateway failed on this request; its log says why")
+            return
+        self.abort()
+        try:
+            answering.client_left()
+        except Exception:
+            log.exception("and could not free what the request had taken")
 
     def _refuse(self, why: Refusal, message: str) -> None:
         """Answer what cannot be a request, then close: the framing is no longer to be trusted."""

@@ -2,7 +2,8 @@
 
 In: a whole request from a client's connection. Out: bytes to the client, exactly one outcome to
 telemetry, exactly one release of whatever was taken. Until the first engine byte a failed attempt
-goes elsewhere; after it the stream ends with an error event.
+goes elsewhere; after it the stream ends with an error event. Silence counts against the engine only
+while the client reads; a client that reads nothing for ten deadlines is taken to have left.
 """
 
 import asyncio
@@ -10,17 +11,9 @@ import asyncio
 from gateway.admission import Held, No, Ticket, Verdict
 from gateway.events import EventRelay
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request, plain_response
-from gateway.openai_api import (
-    Head,
-    Refusal,
-    Usage,
-    error_body,
-    error_event,
-    replace_model,
-    usage_in,
-)
-from gateway.reply import Reply, retry_headers, whereabouts, whereabouts_comment
+from gateway.hot_protocol import HotProtocol, Request
+from gateway.openai_api import Head, Refusal, Usage, replace_model, usage_in
+from gateway.reply import Reply, whereabouts, whereabouts_comment
 from gateway.routing import Lane, upstream_name
 from gateway.telemetry import OutcomeKind, Record
 from gateway.upstream import Exchange
@@ -30,6 +23,7 @@ US = 1_000_000
 HEARTBEAT_FIRST_US = 5 * US
 HEARTBEAT_NEXT_US = 10 * US
 ATTEMPTS_MAX = 4
+UNREAD_DEADLINES = 10
 WHOLE_BYTES_MAX = 8 * 1024 * 1024
 NO_EVENTS = EventRelay()  # of answers that are not streamed; never fed
 
@@ -40,8 +34,8 @@ class Journey(Ticket):
     __slots__ = (
         "_alarm", "_attempts", "_begun", "_body", "_connection", "_ended", "_error_status",
         "_events", "_exchange", "_gate", "_head", "_heartbeat", "_held_us", "_lane", "_last_us",
-        "_reply", "_request", "_retry", "_rung", "_upstream_headers",
-        "_whole", "_whole_bytes", "request_id",
+        "_reply", "_request", "_retry", "_rung", "_unread_since_us", "_upstream_headers", "_whole",
+        "_whole_bytes", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -56,13 +50,7 @@ class Journey(Ticket):
         now_us: int,
         deadline_us: int,
     ) -> None:
-        self.spec = spec
-        self.tenant = tenant
-        self.arrived_us = now_us
-        self.deadline_us = deadline_us
-        self.held_since_us = 0
-        self.cold = False
-        self.excluded = frozenset()
+        super().__init__(spec, tenant, now_us, deadline_us)
         self.request_id = request_id
         self._gate = gate
         self._connection = connection
@@ -83,8 +71,7 @@ class Journey(Ticket):
         self._whole: list[bytes] = []
         self._whole_bytes = 0
         self._events = EventRelay() if head.stream else NO_EVENTS
-        self._last_us = 0
-        self._held_us = 0
+        self._last_us = self._unread_since_us = self._held_us = 0
         self._rung = "serving"
 
     # --- admission
@@ -131,6 +118,8 @@ class Journey(Ticket):
             lane, self._request.path, self.request_id, self._request, len(body)
         )
         self._exchange = self._gate.pool.send(lane, head, body, self)
+        if self._unread_since_us:
+            self._exchange.pause()
 
     def _wait(self) -> None:
         self._gate.poke()
@@ -139,12 +128,7 @@ class Journey(Ticket):
             self._heartbeat = self._gate.call_after(quiet_us, self._on_heartbeat)
 
     def _on_heartbeat(self) -> None:
-        """Tell a waiting stream that it is not forgotten. The first one commits the 200."""
-        if not self._reply.committed:
-            self._reply.commit(b"x-warmtide-held: true\r\n")
-        eta_us = self._gate.eta_us(self.spec.id)
-        note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
-        self._reply.chunk(b": keep-alive model is getting ready%b\n\n" % note)
+        self._reply.heartbeat(self._gate.eta_us(self.spec.id))
         self._heartbeat = self._gate.call_after(HEARTBEAT_NEXT_US, self._on_heartbeat)
 
     def arm(self) -> None:
@@ -156,6 +140,9 @@ class Journey(Ticket):
     def _on_alarm(self) -> None:
         """The deadline to the first engine byte; after it, the longest silence that is borne."""
         now_us = self._gate.now_us()
+        if self._unread_since_us and self._lane is not None:
+            self._on_unread(now_us)
+            return
         if self._begun:
             quiet_until_us = max(self._last_us, self._events.last_us) + self.spec.deadline_us
             if now_us < quiet_until_us:
@@ -166,6 +153,16 @@ class Journey(Ticket):
         where = "a replica" if self.held_since_us else "the engine"
         message = f"the deadline passed while waiting for {where} of `{self.spec.id}`"
         self._refuse(Refusal.DEADLINE, message)
+
+    def _on_unread(self, now_us: int) -> None:
+        """The silence is the client's: the engine was told to pause. Bear it, but not for ever."""
+        deadline_us = self.spec.deadline_us
+        left_us = self._unread_since_us + UNREAD_DEADLINES * deadline_us - now_us
+        if left_us > 0:
+            self._alarm = self._gate.call_after(min(left_us, deadline_us), self._on_alarm)
+            return
+        self._connection.abort()
+        self._end(OutcomeKind.CANCELLED)
 
     # --- upstream's listener
 
@@ -229,8 +226,7 @@ class Journey(Ticket):
         body, status = b"".join(self._whole), self._error_status
         if self._reply.committed:
             message = f"the engine answered {status}: {body[:300].decode('utf-8', 'replace')}"
-            self._reply.chunk(error_event(Refusal.ENGINE_FAILED, message))
-            self._reply.finish()
+            self._reply.end_with_error(Refusal.ENGINE_FAILED, message)
             self._end(OutcomeKind.REFUSED, f"engine_{status}")
             return
         retry_after = self._upstream_headers.get(b"retry-after")
@@ -299,46 +295,52 @@ class Journey(Ticket):
             self._reply.whole(200, body, self._whereabouts(), self._content_type())
         self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
 
-    def _break(self, why: str) -> None:
+    def _break(self, message: str, why: Refusal = Refusal.ENGINE_FAILED) -> None:
         """The answer had begun and cannot be ended well: say so inside it."""
         if self._head.stream:
-            self._reply.chunk(error_event(Refusal.ENGINE_FAILED, why))
-            self._reply.finish()
+            self._reply.end_with_error(why, message)
         else:
             self._connection.abort()
-        self._end(OutcomeKind.CUT, Refusal.ENGINE_FAILED.value.code)
+        self._end(OutcomeKind.CUT, why.value.code)
 
     # --- the client's side
+
+    @property
+    def waiting(self) -> bool:
+        return self.held_since_us > 0
+
+    def stop(self) -> None:
+        message = "the gateway is stopping: try again in a moment"
+        if self._begun:
+            self._break(message, Refusal.STOPPING)
+        else:
+            self._refuse(Refusal.STOPPING, message, US)
 
     def client_left(self) -> None:
         self._end(OutcomeKind.CANCELLED)
 
     def half_closed(self) -> bool:
         """A closed sending side is how leaving looks; whoever only half left is told the rule."""
+        self._connection.closing = True
         if not self._reply.committed:
             message = "the connection was half closed: keep it open until the answer has come"
-            body = error_body(Refusal.HALF_CLOSED, message)
-            self._connection.write(plain_response(400, body, close=True))
-        self._connection.closing = True
+            self._reply.refuse(Refusal.HALF_CLOSED, message)
         self._end(OutcomeKind.CANCELLED)
         return False
 
     def pause(self) -> None:
+        self._unread_since_us = self._unread_since_us or self._gate.now_us()
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume(self) -> None:
+        self._unread_since_us = 0
+        self._last_us = self._gate.now_us()  # from here on, silence is the engine's again
         if self._exchange is not None:
             self._exchange.resume()
 
     def _refuse(self, why: Refusal, message: str, retry_after_us: int = 0) -> None:
-        """An error of the gateway's own, as a response, or as an event after a heartbeat."""
-        if self._reply.committed:
-            self._reply.chunk(error_event(why, message))
-            self._reply.finish()
-        else:
-            body = error_body(why, message)
-            self._reply.whole(why.value.status, body, retry_headers(why, retry_after_us))
+        self._reply.refuse(why, message, retry_after_us)
         self._end(OutcomeKind.REFUSED, why.value.code)
 
     def _content_type(self) -> bytes:
@@ -373,6 +375,8 @@ class Journey(Ticket):
         if self.held_since_us:
             self._held_us += gate.now_us() - self.held_since_us
             gate.admission.leave(self)
+        if outcome is OutcomeKind.ANSWERED and self._lane is not None:
+            self._lane.failures = 0
         self._let_go_of_lane()
         gate.admission.depart(self)
         gate.record(self._to_record(outcome, code, usage))

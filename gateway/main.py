@@ -17,7 +17,7 @@ import typer
 
 from gateway import catalog_cli, daemon, state_dir
 from gateway.status_cli import status
-from gateway.words import FAILED, BadInputError, fail, say
+from gateway.words import FAILED, BadInputError, StartError, fail, say
 
 cli = typer.Typer(
     help="Warmtide: one OpenAI endpoint over many models on few GPUs.",
@@ -82,7 +82,8 @@ def up(
 def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
     import uvloop
 
-    from gateway.serving import Serving, Settings, StartError, load_for_start
+    from gateway.checks import UnfitError
+    from gateway.serving import Serving, Settings, load_for_start
     from placement.catalog_file import CatalogError
 
     logging.basicConfig(
@@ -93,20 +94,15 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     catalog_path = Path(settings["catalog_path"])
     try:
-        catalog = load_for_start(catalog_path, settings["host"], settings["fleet"])
+        catalog = load_for_start(catalog_path, settings["host"], settings["fleet"], _secret_of)
     except CatalogError as error:
         catalog_cli.report_problems(error, as_json=as_json)
         raise typer.Exit(2) from None
-    except StartError as error:
-        fail(str(error), as_json=as_json, code=2)
-    wanted = {spec.api_key_env for spec in catalog.models if spec.api_key_env}
-    secrets = {name: os.environ.get(name, "") for name in wanted}  # noqa: TID251 -- the one reader
-    missing = sorted(name for name, value in secrets.items() if not value)
-    if missing:
-        fail(f"set {', '.join(missing)}: the catalog takes API keys from there", as_json=as_json)
+    except UnfitError as error:
+        fail(str(error), as_json=as_json)
 
     async def run() -> None:
-        serving = Serving(Settings(**settings, secrets_by_env=secrets), catalog)
+        serving = Serving(Settings(**settings), catalog, _secret_of)
         try:
             card = await serving.start()
             daemon.announce(card, catalog, as_json=as_json)
@@ -115,10 +111,17 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
             await serving.close()
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            state_dir.locked(Path(settings["state_dir"])),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             runner.run(run())
     except StartError as error:
         fail(str(error), as_json=as_json, code=FAILED)
+
+
+def _secret_of(name: str) -> str:
+    return os.environ.get(name, "")  # noqa: TID251 -- the one reader
 
 
 @cli.command()

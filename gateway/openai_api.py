@@ -47,15 +47,12 @@ class Refusal(Enum):
     HEADERS_TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large", retry=False)
     TENANT_LIMIT = Kind(429, "rate_limit_error", "rate_limit_exceeded", retry=True)
     OVERLOADED = Kind(429, "overloaded_error", "overloaded", retry=True)
+    INTERNAL = Kind(500, "api_error", "internal_error", retry=False)
     ENGINE_FAILED = Kind(502, "api_error", "engine_failed", retry=True)
     LOADING = Kind(503, "overloaded_error", "model_loading", retry=True)
     NO_CAPACITY = Kind(503, "overloaded_error", "no_capacity", retry=True)
     STOPPING = Kind(503, "overloaded_error", "shutting_down", retry=True)
     DEADLINE = Kind(504, "timeout_error", "deadline_exceeded", retry=False)
-
-
-class _Options(msgspec.Struct):
-    include_usage: bool | None = None
 
 
 class _Message(msgspec.Struct):
@@ -68,22 +65,12 @@ _Count = Annotated[int, msgspec.Meta(ge=1)]
 class _Head(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     stream: bool | None = None
-    stream_options: _Options | None = None
 
 
 class _ChatHead(_Head, kw_only=True):
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
-
-
-class _CompletionHead(_Head, kw_only=True):
-    prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class _EmbeddingHead(_Head, kw_only=True):
-    input: str | list[str] | list[int] | list[list[int]]
 
 
 class _CompletionAny(_Head, kw_only=True):
@@ -107,7 +94,6 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
     model: str
     stream: bool
-    include_usage: bool
 
 
 class BadBodyError(Exception):
@@ -130,8 +116,7 @@ def parse_head(task: Task, body: bytes) -> Head:
         raise BadBodyError(_in_plain_words(str(error))) from None
     except RecursionError:
         raise BadBodyError("the body is nested too deeply to be a request") from None
-    options = head.stream_options
-    return Head(head.model, bool(head.stream), bool(options is not None and options.include_usage))
+    return Head(head.model, bool(head.stream))
 
 
 def _check_text_input(task: Task, head: Any) -> None:

@@ -5,7 +5,7 @@ decides what to say.
 """
 
 from gateway.hot_protocol import REASONS, HotProtocol, Request
-from gateway.openai_api import Refusal
+from gateway.openai_api import Refusal, error_body, error_event
 from gateway.routing import Lane
 
 US = 1_000_000
@@ -66,6 +66,26 @@ class Reply:
     def finish(self) -> None:
         if self._chunked:
             self._connection.write(b"0\r\n\r\n")
+
+    def heartbeat(self, eta_us: int | None) -> None:
+        """Tell a waiting stream that it is not forgotten. The first one commits the 200."""
+        if not self.committed:
+            self.commit(b"x-warmtide-held: true\r\n")
+        note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
+        self.chunk(b": keep-alive model is getting ready%b\n\n" % note)
+
+    def refuse(self, why: Refusal, message: str, retry_after_us: int = 0) -> None:
+        """An error of the gateway's own, as a response, or as an event after a heartbeat."""
+        if self.committed:
+            self.end_with_error(why, message)
+        else:
+            headers = retry_headers(why, retry_after_us)
+            self.whole(why.value.status, error_body(why, message), headers)
+
+    def end_with_error(self, why: Refusal, message: str) -> None:
+        """What went wrong after the 200 was out, as the last event of the stream."""
+        self.chunk(error_event(why, message))
+        self.finish()
 
     def whole(
         self, status: int, body: bytes, headers: bytes, kind: bytes = b"application/json"

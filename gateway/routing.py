@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from placement.catalog import Catalog, ModelSpec
 from placement.snapshot import ClusterSnapshot, Phase, ReplicaState, Rung, WeightsAt
 
-_WEIGHTS_RUNG = {WeightsAt.OBJECT: "cold", WeightsAt.DISK: "disk", WeightsAt.HOST: "host"}
+WEIGHTS_RUNG = {WeightsAt.OBJECT: "cold", WeightsAt.DISK: "disk", WeightsAt.HOST: "host"}
 
 
 class Lane:
@@ -18,8 +18,8 @@ class Lane:
 
     # `line_start` and `line_end` enclose a path in the request line and headers towards the engine.
     __slots__ = (
-        "climbed_from", "down_until_us", "failures", "host", "in_flight", "lane_id", "line_end",
-        "line_start", "open", "port", "served_here", "slots", "spec", "tls", "where",
+        "climbed_from", "down_until_us", "external", "failures", "host", "in_flight", "lane_id",
+        "line_end", "line_start", "open", "port", "served_here", "slots", "spec", "tls", "where",
     )  # fmt: skip
 
     def __init__(
@@ -30,6 +30,7 @@ class Lane:
         self.host = host
         self.port = port
         self.tls = False
+        self.external = False
         self.where = lane_id.encode()
         self.served_here = b"x-warmtide-replica: %b\r\nx-warmtide-rung: " % self.where
         name = f"[{host}]" if ":" in host else host
@@ -80,6 +81,10 @@ class RoutingTable:
             for lanes in self._lanes.values()
             for lane in lanes.values()
         }
+
+    def forget(self, model_id: str) -> None:
+        """A model that left the catalog is over: nothing of it runs any more."""
+        self._lanes.pop(model_id, None)
 
     def has_open(self, model_id: str) -> bool:
         return any(lane.open for lane in self.lanes(model_id))
@@ -133,7 +138,7 @@ class RoutingTable:
                     gained.add(spec.id)
                 self._lanes[spec.id][lane_id].spec = spec
         for lanes in self._lanes.values():
-            for lane_id in [k for k in lanes if "@" in k and k not in declared]:
+            for lane_id in [k for k, x in lanes.items() if x.external and k not in declared]:
                 lanes[lane_id].open = False
                 if not lanes[lane_id].in_flight:
                     del lanes[lane_id]
@@ -165,7 +170,7 @@ class RoutingTable:
     def _remember(self, replica: ReplicaState, weights_at: WeightsAt | None) -> None:
         """The rung a replica was last seen on below serving: what a held request climbed from."""
         if replica.phase is Phase.STARTING:
-            rung = _WEIGHTS_RUNG[WeightsAt.HOST if weights_at is None else weights_at]
+            rung = WEIGHTS_RUNG[WeightsAt.HOST if weights_at is None else weights_at]
             self._rung_seen.setdefault(replica.replica_id, rung)
         elif replica.rung is not Rung.SERVING:
             self._rung_seen[replica.replica_id] = replica.rung.name.lower()
@@ -174,7 +179,7 @@ class RoutingTable:
 
     def _drop_absent(self, present: set[str]) -> None:
         for lanes in self._lanes.values():
-            for lane_id in [k for k in lanes if "@" not in k and k not in present]:
+            for lane_id in [k for k, x in lanes.items() if not x.external and k not in present]:
                 lanes.pop(lane_id).open = False
         for lane_id in [k for k in self._rung_seen if k not in present]:
             del self._rung_seen[lane_id]
@@ -196,5 +201,6 @@ def _external_lane(lane_id: str, spec: ModelSpec, url: str) -> Lane:
     tls = parts.scheme == "https"
     lane = Lane(lane_id, spec, parts.hostname or "", parts.port or (443 if tls else 80), "serving")
     lane.tls = tls
+    lane.external = True
     lane.line_start += parts.path.rstrip("/").removesuffix("/v1").encode()
     return lane

@@ -1,6 +1,7 @@
 """The composition: clock, fleet, control loop, gate, both ports; started and stopped. An edge."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -16,9 +17,11 @@ import msgspec
 from gateway import state_dir as state
 from gateway.admin import NodesChangedError, build_admin
 from gateway.app import build_app
-from gateway.desk import Desk
+from gateway.checks import UnfitError, check_fit
+from gateway.desk import AdminDesk, Desk
 from gateway.gate import Gate
 from gateway.hot_protocol import TICK_WALL_S, HotProtocol
+from gateway.words import StartError
 from placement.catalog import Catalog, Frozen
 from placement.catalog_diff import diff_catalogs
 from placement.catalog_file import CatalogError, load_catalog, parse_catalog
@@ -29,9 +32,11 @@ from prewarm.loop import Loop
 log = logging.getLogger("warmtide.gateway")
 
 DRAIN_WALL_S = 10.0
+LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
 FLEETS = "warmtide.fleets"
+_NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
 
 
 class Settings(Frozen, frozen=True, kw_only=True):
@@ -44,33 +49,35 @@ class Settings(Frozen, frozen=True, kw_only=True):
     admin_port: int
     state_dir: str
     time_scale: float | None = None
-    secrets_by_env: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class StartError(Exception):
-    """The gateway cannot start; the text says why and what to do."""
 
 
 class Serving:
-    """A running gateway. `start`, then `until_stopped`, then `close`."""
+    """A running gateway. `start`, then `until_stopped`, then `close`.
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    `secret_of` looks a secret up by the name of its environment variable; empty where it is unset.
+    """
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, secret_of: Callable[[str], str]
+    ) -> None:
         self.settings = settings
+        self._secret_of = secret_of
         self.folder = Path(settings.state_dir)
         scale = settings.time_scale or catalog.time_scale
         self.catalog = msgspec.structs.replace(catalog, time_scale=scale)
         self.clock = Clock(scale)
-        self.gate = Gate(self.catalog, self.clock, settings.secrets_by_env)
+        self.gate = Gate(self.catalog, self.clock, secret_of)
         self.loop = Loop(self.catalog, self._fleet(), self.gate, self.clock)
         self.gate.eta_of = self.loop.eta_us
         self.gate.poke = self.loop.poke
         self.desk = Desk(self.gate, build_app(lambda: self.desk))
         token = state.admin_token(self.folder)
         admin = build_admin(lambda: self.desk, self.loop, token, self.apply)
-        self._admin_desk = Desk(self.gate, admin)
+        self._admin_desk = AdminDesk(admin)
         self._connections: set[HotProtocol] = set()
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
+        self._fleet_begun = False
         self._sweeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,6 +115,7 @@ class Serving:
 
     async def _start_fleet(self) -> None:
         """Bring the fleet up, unless somebody ends the gateway meanwhile."""
+        self._fleet_begun = True
         starting = asyncio.create_task(self.loop.start())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,31 +133,40 @@ class Serving:
         await self._stop.wait()
 
     async def close(self) -> None:
-        """Take nothing new, let running answers end for a while, then end the fleet."""
-        self.desk.stopping = True
+        """Take nothing new, send off who is held, let running answers end for a while, then end the
+        fleet: what this gateway began, nothing else."""
+        self.desk.stopping = self._admin_desk.stopping = True
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        drained = asyncio.create_task(self._drained())
-        await asyncio.wait({drained}, timeout=DRAIN_WALL_S)
-        drained.cancel()
+        await self._drained(DRAIN_WALL_S)
+        for connection in list(self._connections):
+            connection.stop()
+        await self._drained(LAST_WORDS_WALL_S)
         for connection in list(self._connections):
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self.gate.pool.close()
-        await self.loop.close(end_engines=True)
-        state.drop_card(self.folder)
+        if self._fleet_begun:
+            await self.loop.close(end_engines=True)
+            state.drop_card(self.folder)
 
-    async def _drained(self) -> None:
-        # Only at the end of the process: connections need not carry an event for this.
-        while self._connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    async def _drained(self, patience_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                # Only at the end of the process: connections need not carry an event for this.
+                while self._connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
-        """Take a changed catalog without dropping a request. Raises `CatalogError`."""
+        """Take a changed catalog without dropping a request.
+
+        Raises `CatalogError`, `UnfitError`, `NodesChangedError`.
+        """
         fresh = parse_catalog(text, name)
+        check_fit(fresh, self.settings.host, self._secret_of)
         fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
         changes = diff_catalogs(self.catalog, fresh)
         if changes.nodes_changed:
@@ -168,14 +185,14 @@ class Serving:
             path = self.settings.catalog_path
             try:
                 await self.apply(_text_of(path), path)
-            except (OSError, UnicodeDecodeError, CatalogError, NodesChangedError) as error:
+            except _NOT_TAKEN as error:
                 log.warning("the catalog was not reloaded, the old one stays: %s", error)
 
         task = asyncio.get_running_loop().create_task(reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _listen(self, desk: Desk, port: int) -> str:
+    async def _listen(self, desk: Desk | AdminDesk, port: int) -> str:
         host = self.settings.host if desk is self.desk else "127.0.0.1"
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -211,21 +228,17 @@ def _text_of(path: str) -> str:
     return Path(path).read_text("utf-8")
 
 
-def load_for_start(path: Path, host: str, fleet: str) -> Catalog:
-    """The catalog, checked against how it will be served. Raises `CatalogError`, `StartError`.
+def load_for_start(path: Path, host: str, fleet: str, secret_of: Callable[[str], str]) -> Catalog:
+    """The catalog, checked against how it will be served. Raises `CatalogError`, `UnfitError`.
 
     Fleets are plug-ins: the local one ships, others register an entry point.
     """
     known = sorted(entry.name for entry in entry_points(group=FLEETS))
     if fleet not in known:
-        raise StartError(
+        raise UnfitError(
             f"there is no fleet `{fleet}` in this installation, only: {', '.join(known)}. "
             f"Other fleets are packages with an entry point `{FLEETS}`"
         )
     catalog = load_catalog(path)
-    if host not in ("127.0.0.1", "localhost", "::1") and not catalog.tenants:
-        raise StartError(
-            f"{host} is reachable from elsewhere and the catalog declares no tenants: add "
-            "`tenants:` with keys (`warmtide key new`), or keep --host 127.0.0.1"
-        )
+    check_fit(catalog, host, secret_of)
     return catalog

@@ -1,21 +1,25 @@
 """The gateway's folder: who runs, where, the admin token. An edge.
 
-In: a state directory. Out: the running gateway's card, tokens (mode 0600). Never: trusts a pid
-without its start time.
+In: a state directory. Out: the running gateway's card, its lock, tokens (mode 0600). Never: trusts
+a pid without its start time.
 """
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from gateway.words import BadInputError
+from gateway.words import BadInputError, StartError
 from placement.catalog import Frozen
 
 CARD = "gateway.json"
 TOKEN = "admin.token"
+LOCK = "gateway.lock"
 
 
 class Card(Frozen, frozen=True, kw_only=True):
@@ -68,6 +72,28 @@ def write_card(state_dir: Path, card: Card) -> None:
 
 def drop_card(state_dir: Path) -> None:
     (state_dir / CARD).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(state_dir: Path) -> Iterator[None]:
+    """One gateway at a time over this folder, from before its start until after its end.
+
+    The system lets go of the lock when the process ends, however it ends; agents and engines do not
+    inherit it. Raises `StartError`.
+    """
+    with (state_dir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise StartError(
+                f"a gateway (pid {file.read().strip() or 'unknown'}) starts, runs or ends over "
+                f"{state_dir}: use it, end it with `warmtide down`, or give another --state-dir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def own_start_time() -> float:

@@ -1,7 +1,9 @@
 """The gateway's own HTTP/1.1 client to engines: pooled connections, one exchange at a time each.
 
-In: a lane, a request's bytes, a listener. Out: calls on the listener, bytes as they come. Never:
-retries what an engine may have seen, decodes a body, keeps a byte longer than the read it came in.
+In: a lane, a request's bytes, a listener. Out: calls on the listener, bytes as they come. A request
+on a connection that had idled and died without a byte of answer is sent once more, on a new one;
+whatever else breaks is the listener's to judge. Never: decodes a body, keeps a byte longer than the
+read it came in.
 """
 
 import asyncio
@@ -73,8 +75,8 @@ class _Connection(asyncio.Protocol):
     """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
 
     __slots__ = (
-        "_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts", "_paused", "_pool",
-        "_seen", "_sent", "_transport", "idle_since",
+        "_done", "_head_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts",
+        "_paused", "_pool", "_seen", "_sent", "_transport", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
@@ -86,6 +88,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._done = False
+        self._head_done = False
         self._keep = False
         self._paused = False
         self._seen = False
@@ -120,7 +123,7 @@ class _Connection(asyncio.Protocol):
         self._pool.forget(self._key, self)
         self._transport = None
         if self._listener is not None:
-            if self._until_close():
+            if exc is None and self._until_close():
                 self._finish()
             else:
                 self._fail(f"the engine closed the connection{f': {exc}' if exc else ''}")
@@ -131,6 +134,7 @@ class _Connection(asyncio.Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        self._head_done = True
         if self._listener is not None and self._parser is not None:
             self._listener.on_head(self._parser.get_status_code(), self._headers)
 
@@ -152,7 +156,7 @@ class _Connection(asyncio.Protocol):
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._headers = {}
-        self._done = self._seen = False
+        self._done = self._head_done = self._seen = False
         self._transport.write(sent.head + sent.body)
 
     def abort(self) -> None:
@@ -198,14 +202,14 @@ class _Connection(asyncio.Protocol):
         if listener is None:
             return
         if self._sent is not None and not self._seen:
-            self._pool.send_fresh(self._key, self._sent)  # it had gone stale: nobody read a byte
+            self._pool.send_fresh(self._key, self._sent)  # it had gone stale
         else:
             listener.on_failed(why)
 
     def _until_close(self) -> bool:
-        """A body without length or chunks ends with the connection."""
+        """A body without length or chunks ends with the connection, once its head was whole."""
         return (
-            bool(self._headers)
+            self._head_done
             and b"content-length" not in self._headers
             and b"chunked" not in self._headers.get(b"transfer-encoding", b"").lower()
             and not self._done

@@ -14,6 +14,10 @@ class BadInputError(Exception):
     """What the user gave cannot be used; the text says why and what to do."""
 
 
+class StartError(Exception):
+    """The gateway cannot start; the text says why and what to do."""
+
+
 def say(document: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(msgspec.json.encode(document).decode() + "\n")

@@ -205,7 +205,8 @@ class Reading:
             return Outcome.ANSWERED, ""
         if ending is Ending.LEFT:
             return Outcome.CANCELLED, ""
-        if self.status == 0 or (ending is Ending.TIMED_OUT and not self._begun):
+        if not self._begun:
+            # No engine spoke and nobody refused: a heartbeat's 200 alone is no outcome.
             return Outcome.LOST, "no_answer"
         return Outcome.CUT, "broken_stream" if ending is not Ending.TIMED_OUT else "client_timeout"
 

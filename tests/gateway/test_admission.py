@@ -1,5 +1,6 @@
 """Admission and routing as stories and laws: order, slots, quotas, fences; nothing awaits."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -9,7 +10,7 @@ from gateway.openai_api import Refusal
 from gateway.routing import Lane, RoutingTable, pick
 from placement.catalog import ModelSpec, NodeId, ReplicaId
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
-from tests.builders import model
+from tests.builders import catalog, model
 
 US = 1_000_000
 SMALL = model("small", max_num_seqs=2)
@@ -115,6 +116,34 @@ def test_who_was_refused_for_the_long_climb_is_remembered_as_demand() -> None:
     assert admission.wanted("small", 1)
     assert admission.wanted("small", 50 * US)
     assert not admission.wanted("small", 60 * US)
+
+
+def test_a_start_is_cold_for_who_was_held_on_arrival_because_nothing_served() -> None:
+    table = RoutingTable()
+    admission = Admission(table, lambda _: 26 * US, held_max=10)
+    refused, held, served = Asker(1, deadline_us=2 * US), Asker(2), Asker(3)
+    assert isinstance(admission.arrive(refused, 0), No)
+    assert not refused.cold, "it was not held"
+    assert isinstance(admission.arrive(held, 0), Held)
+    assert held.cold
+    admission.leave(held)
+    table.update(snapshot(replica("a")), SPECS)
+    assert isinstance(admission.arrive(served, 0), Lane)
+    table.update(snapshot(), SPECS)
+    assert isinstance(admission.again(served, 0), Held)
+    assert not served.cold, "a replica stood when it came; that one was lost is another matter"
+
+
+def test_a_model_id_with_an_at_sign_is_no_external_lane() -> None:
+    spec = model("small@q4")
+    there = msgspec.structs.replace(replica("small@q4-1"), model_id=spec.id)
+    table = RoutingTable()
+    table.update(snapshot(there), {spec.id: spec})
+    table.update_external(catalog(spec))
+    assert table.has_open(spec.id), "a catalog without external models closes nothing"
+    table.update(snapshot(), {spec.id: spec})
+    assert not table.has_open(spec.id)
+    assert not list(table.lanes(spec.id))
 
 
 class Hall(RuleBasedStateMachine):

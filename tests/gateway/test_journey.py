@@ -16,13 +16,14 @@ from tests.gateway.world import (
     ROLE,
     Engine,
     Reply,
-    Running,
     Seen,
     answer,
+    ask,
     chat,
     event,
     external,
     gateway,
+    until,
 )
 
 ONE_MODEL = catalog(model("small"), model("other"))
@@ -30,18 +31,6 @@ ONE_MODEL = catalog(model("small"), model("other"))
 
 def scaled(scale: float, **changes: object) -> Catalog:
     return catalog(model("small", **changes), time_scale=scale)
-
-
-async def ask(running: Running, **body: object) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
-        return await client.post("/v1/chat/completions", json=chat(**body))  # type: ignore[arg-type]  # test bodies are free
-
-
-async def until(condition: object) -> None:
-    """Wait for something that other tasks bring about."""
-    async with asyncio.timeout(10):
-        while not condition():  # type: ignore[operator]  # a callable
-            await asyncio.sleep(0.005)
 
 
 async def test_a_request_for_a_cold_model_is_held_until_the_event_that_it_serves() -> None:

@@ -5,8 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.metrics import exposition
 from gateway.telemetry import Histogram, OutcomeKind, Record, Telemetry, percentile
 from tests.builders import catalog, model
-from tests.gateway.test_journey import ask
-from tests.gateway.world import Engine, Running, gateway
+from tests.gateway.world import Engine, Running, ask, gateway
 
 
 def samples(running: Running) -> dict[tuple[str, ...], float]:

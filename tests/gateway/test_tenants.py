@@ -8,8 +8,7 @@ import pytest
 
 from placement.catalog import Adapter, Tenant
 from tests.builders import catalog, model
-from tests.gateway.test_journey import until
-from tests.gateway.world import Engine, chat, gateway
+from tests.gateway.world import Engine, chat, gateway, until
 
 KEY, OTHER = "wt-key-of-blue", "wt-key-of-red"
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import msgspec
 
 from gateway.app import build_app
@@ -260,6 +261,7 @@ class Running:
     desk: Desk
     fleet: SteeredFleet
     loop: Loop
+    connections: set[HotProtocol]
 
     @property
     def url(self) -> str:
@@ -286,7 +288,7 @@ class Running:
 async def gateway(catalog: Catalog) -> AsyncIterator[Running]:
     """Gate, desk, control loop and hot protocol, over a fleet steered by hand."""
     clock = Clock(catalog.time_scale)
-    gate = Gate(catalog, clock, {})
+    gate = Gate(catalog, clock, lambda _: "")
     fleet = SteeredFleet(catalog, clock)
     loop = Loop(catalog, fleet, gate, clock)
     gate.eta_of, gate.poke = loop.eta_us, loop.poke
@@ -298,7 +300,8 @@ async def gateway(catalog: Catalog) -> AsyncIterator[Running]:
     await loop.start()
     loop.step()
     try:
-        yield Running(server.sockets[0].getsockname()[1], gate, desk, fleet, loop)
+        port = server.sockets[0].getsockname()[1]
+        yield Running(port, gate, desk, fleet, loop, connections)
     finally:
         server.close()
         for connection in list(connections):
@@ -306,6 +309,18 @@ async def gateway(catalog: Catalog) -> AsyncIterator[Running]:
         await gate.pool.close()
         await loop.close(end_engines=True)
         await asyncio.sleep(0)
+
+
+async def ask(running: Running, **body: Any) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
+        return await client.post("/v1/chat/completions", json=chat(**body))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that other tasks bring about."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def chat(model: str = "small", **more: Any) -> dict[str, Any]:

@@ -78,6 +78,9 @@ def test_endings_are_judged_by_what_was_seen() -> None:
     assert read(status=0, ending=Ending.BROKEN).outcome is Outcome.LOST
     assert read(status=0, ending=Ending.TIMED_OUT).outcome is Outcome.LOST
     assert read(status=200, ending=Ending.TIMED_OUT).outcome is Outcome.LOST
+    heartbeat = b": keep-alive model is getting ready\n\n"
+    assert read(heartbeat, ending=Ending.BROKEN).outcome is Outcome.LOST
+    assert read(heartbeat, ending=Ending.LEFT).outcome is Outcome.CANCELLED
     assert read(begun, DONE, ending=Ending.BROKEN).outcome is Outcome.ANSWERED
 
 
