@@ -4,8 +4,12 @@ In: bytes as they were read, the time. Out: bytes that end where an event ends, 
 event can always follow. It looks into the first events (TTFT) and the last (usage), no others.
 """
 
+import re
+
 from gateway.openai_api import Usage, has_text, usage_in
 
+_ERROR = re.compile(rb'"error"\s*:(?!\s*null)')
+"""A field `error` that is set. Inside a JSON string its quotes would be escaped."""
 EVENT_BYTES_MAX = 1024 * 1024
 TAIL_BYTES = 4096
 
@@ -41,7 +45,7 @@ class EventRelay:
         if not self.first_us and any(has_text(e) for e in data.split(_gap(data))):
             self.first_us = now_us
         self.last_us = now_us
-        if b'data: {"error"' in data:
+        if b'"error"' in data and _ERROR.search(data):
             self.error = True
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
         return data

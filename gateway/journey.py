@@ -9,11 +9,11 @@ while the client reads; a client that reads nothing for ten deadlines is taken t
 import asyncio
 
 from gateway.admission import Held, No, Ticket, Verdict
-from gateway.events import EventRelay
 from gateway.gate import Gate
 from gateway.hot_protocol import HotProtocol, Request
-from gateway.openai_api import Head, Refusal, Usage, replace_model, usage_in
-from gateway.reply import Reply, whereabouts, whereabouts_comment
+from gateway.openai_api import Head, Refusal, Usage, replace_model
+from gateway.relay import Relay
+from gateway.reply import Reply
 from gateway.routing import Lane, upstream_name
 from gateway.telemetry import OutcomeKind, Record
 from gateway.upstream import Exchange
@@ -24,18 +24,15 @@ HEARTBEAT_FIRST_US = 5 * US
 HEARTBEAT_NEXT_US = 10 * US
 ATTEMPTS_MAX = 4
 UNREAD_DEADLINES = 10
-WHOLE_BYTES_MAX = 8 * 1024 * 1024
-NO_EVENTS = EventRelay()  # of answers that are not streamed; never fed
 
 
 class Journey(Ticket):
     """State of one request. Callbacks come from the connection, admission, upstream and timers."""
 
     __slots__ = (
-        "_alarm", "_attempts", "_begun", "_body", "_connection", "_ended", "_error_status",
-        "_events", "_exchange", "_gate", "_head", "_heartbeat", "_held_us", "_lane", "_last_us",
-        "_reply", "_request", "_retry", "_rung", "_unread_since_us", "_upstream_headers", "_whole",
-        "_whole_bytes", "request_id",
+        "_alarm", "_attempts", "_body", "_connection", "_ended", "_exchange", "_gate", "_head",
+        "_heartbeat", "_held_us", "_lane", "_relay", "_reply", "_request", "_retry", "_rung",
+        "_unread_since_us", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -63,15 +60,10 @@ class Journey(Ticket):
         self._alarm: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._attempts = 0
-        self._begun = False  # engine bytes are with the client
         self._ended = False
         self._reply = Reply(connection, request, request_id, stream=head.stream)
-        self._error_status = 0
-        self._upstream_headers: dict[bytes, bytes] = {}
-        self._whole: list[bytes] = []
-        self._whole_bytes = 0
-        self._events = EventRelay() if head.stream else NO_EVENTS
-        self._last_us = self._unread_since_us = self._held_us = 0
+        self._relay = Relay(self._reply, stream=head.stream, managed=spec.managed)
+        self._unread_since_us = self._held_us = 0
         self._rung = "serving"
 
     # --- admission
@@ -109,7 +101,7 @@ class Journey(Ticket):
             self._rung = lane.climbed_from
         self._lane = lane
         self._attempts += 1
-        self._error_status = 0
+        self._relay.start(lane, self._rung, self._held_us)
         body = self._body
         name = upstream_name(self.spec, self._head.model)
         if name != self._head.model:
@@ -143,8 +135,8 @@ class Journey(Ticket):
         if self._unread_since_us and self._lane is not None:
             self._on_unread(now_us)
             return
-        if self._begun:
-            quiet_until_us = max(self._last_us, self._events.last_us) + self.spec.deadline_us
+        if self._relay.begun:
+            quiet_until_us = self._relay.last_us + self.spec.deadline_us
             if now_us < quiet_until_us:
                 self._alarm = self._gate.call_after(quiet_until_us - now_us, self._on_alarm)
                 return
@@ -167,28 +159,34 @@ class Journey(Ticket):
     # --- upstream's listener
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
-        self._upstream_headers = headers
-        if status != 200:
-            self._error_status = status
+        self._relay.head(status, headers)
 
     def on_data(self, data: bytes) -> None:
-        if self._ended:
-            return
-        if self._error_status or not self._head.stream:
-            self._keep_whole(data)
-            return
-        self._relay_events(data)
+        if not self._ended:
+            self._relay.data(data, self._gate.now_us())
+            if self._relay.fault:
+                self._on_fault(self._relay.fault)
 
     def on_end(self) -> None:
         if self._ended:
             return
         self._exchange = None
-        if self._error_status:
+        relay = self._relay
+        relay.conclude()
+        if relay.fault:
+            self.on_failed(relay.fault)
+        elif relay.error_status:
             self._on_engine_error()
-        elif self._head.stream:
-            self._end_stream()
         else:
-            self._end_whole()
+            outcome, usage = relay.finish()
+            self._end(outcome, usage=usage)
+
+    def _on_fault(self, why: str) -> None:
+        """An answer that is none, though its engine lives: the engine stays, the answer ends."""
+        if self._relay.begun:
+            self._break(why)
+        else:
+            self._refuse(Refusal.ENGINE_FAILED, why)
 
     def on_failed(self, why: str) -> None:
         """The attempt broke. Nothing reached the client: elsewhere. Something did: say so, end."""
@@ -198,102 +196,29 @@ class Journey(Ticket):
         lane = self._lane
         assert lane is not None
         self._gate.on_lane_failed(lane, why)
-        if self._begun:
+        if self._relay.begun:
             self._break(f"the engine broke off: {why}")
             return
         self._let_go_of_lane()
-        self._whole.clear()
-        self._events = EventRelay() if self._head.stream else NO_EVENTS
         if self._attempts >= ATTEMPTS_MAX:
-            self._refuse(
-                Refusal.ENGINE_FAILED, f"{self._attempts} attempts failed; last: {why}", US
-            )
+            message = f"{self._attempts} attempts failed; last: {why}"
+            self._refuse(Refusal.ENGINE_FAILED, message, US)
             return
         self.excluded = self.excluded | {lane.lane_id} if not self.spec.managed else self.excluded
         self._follow(self._gate.admission.again(self, self._gate.now_us()))
 
     def _on_engine_error(self) -> None:
         """A client's mistake goes through as the engine put it; an engine's trouble elsewhere."""
-        lane = self._lane
+        lane, status = self._lane, self._relay.error_status
         assert lane is not None
-        if self._error_status >= 500 or self._error_status == 429:
+        if (status >= 500 or status == 429) and self._attempts < ATTEMPTS_MAX:
             other = self._gate.elsewhere(self, lane)
-            if other is not None and self._attempts < ATTEMPTS_MAX:
+            if other is not None:
                 self._let_go_of_lane()
-                self._whole.clear()
                 self.go(other)
                 return
-        body, status = b"".join(self._whole), self._error_status
-        if self._reply.committed:
-            message = f"the engine answered {status}: {body[:300].decode('utf-8', 'replace')}"
-            self._reply.end_with_error(Refusal.ENGINE_FAILED, message)
-            self._end(OutcomeKind.REFUSED, f"engine_{status}")
-            return
-        retry_after = self._upstream_headers.get(b"retry-after")
-        headers = b"" if retry_after is None else b"retry-after: %b\r\n" % retry_after
-        self._reply.whole(status, body, headers, self._content_type())
+        self._relay.pass_error_on()
         self._end(OutcomeKind.REFUSED, f"engine_{status}")
-
-    # --- relaying
-
-    def _relay_events(self, data: bytes) -> None:
-        """Pass whole server-sent events on as they come."""
-        events = self._events.feed(data, self._gate.now_us())
-        if self._events.oversize:
-            self.on_failed("the engine sent an event of over a megabyte")
-        elif events:
-            if not self._begun:
-                self._open_stream()
-            self._reply.chunk(events)
-
-    def _open_stream(self) -> None:
-        self._begun = True
-        if self._reply.committed:
-            assert self._lane is not None
-            self._reply.chunk(whereabouts_comment(self._lane, self._rung, self._held_us))
-        else:
-            self._reply.commit(self._whereabouts())
-
-    def _end_stream(self) -> None:
-        events = self._events
-        if not self._begun or (not events.done and self.spec.managed):
-            self.on_failed("the stream ended before its last event")
-            return
-        rest = events.rest()
-        if rest:
-            self._reply.chunk(rest)
-        self._reply.finish()
-        self._end(OutcomeKind.CUT if events.error else OutcomeKind.ANSWERED, usage=events.usage())
-
-    def _keep_whole(self, data: bytes) -> None:
-        """What is not streamed goes out in one write, so that a broken answer can go elsewhere."""
-        if self._begun:
-            self._last_us = self._gate.now_us()
-            self._reply.chunk(data)
-            return
-        self._whole.append(data)
-        self._whole_bytes += len(data)
-        if self._whole_bytes > WHOLE_BYTES_MAX:
-            self._stream_the_rest()
-
-    def _stream_the_rest(self) -> None:
-        """Too large to keep: from here on it goes out in pieces. An error that large is cut off."""
-        if self._error_status:
-            self._whole, self._whole_bytes = self._whole[:1], 0
-            return
-        self._begun = True
-        self._last_us = self._gate.now_us()
-        self._reply.commit(self._whereabouts())
-        self._reply.chunk(b"".join(self._whole))
-        self._whole.clear()
-
-    def _end_whole(self) -> None:
-        body = b"".join(self._whole)
-        if self._begun:
-            self._reply.finish()
-        else:
-            self._reply.whole(200, body, self._whereabouts(), self._content_type())
-        self._end(OutcomeKind.ANSWERED, usage=usage_in(body))
 
     def _break(self, message: str, why: Refusal = Refusal.ENGINE_FAILED) -> None:
         """The answer had begun and cannot be ended well: say so inside it."""
@@ -311,7 +236,7 @@ class Journey(Ticket):
 
     def stop(self) -> None:
         message = "the gateway is stopping: try again in a moment"
-        if self._begun:
+        if self._relay.begun:
             self._break(message, Refusal.STOPPING)
         else:
             self._refuse(Refusal.STOPPING, message, US)
@@ -335,20 +260,13 @@ class Journey(Ticket):
 
     def resume(self) -> None:
         self._unread_since_us = 0
-        self._last_us = self._gate.now_us()  # from here on, silence is the engine's again
+        self._relay.last_us = self._gate.now_us()  # from here on, silence is the engine's again
         if self._exchange is not None:
             self._exchange.resume()
 
     def _refuse(self, why: Refusal, message: str, retry_after_us: int = 0) -> None:
         self._reply.refuse(why, message, retry_after_us)
         self._end(OutcomeKind.REFUSED, why.value.code)
-
-    def _content_type(self) -> bytes:
-        return self._upstream_headers.get(b"content-type", b"application/json")
-
-    def _whereabouts(self) -> bytes:
-        assert self._lane is not None
-        return whereabouts(self._lane, self._rung, self._held_us)
 
     # --- the end
 
@@ -379,12 +297,14 @@ class Journey(Ticket):
             self._lane.failures = 0
         self._let_go_of_lane()
         gate.admission.depart(self)
-        gate.record(self._to_record(outcome, code, usage))
-        if self._connection.answering is self:
-            self._connection.done(keep_alive=self._reply.keep_alive)
+        try:
+            gate.record(self._to_record(outcome, code, usage))
+        finally:
+            if self._connection.answering is self:
+                self._connection.done(keep_alive=self._reply.keep_alive)
 
     def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
-        first_us = self._events.first_us
+        events = self._relay.events
         return Record(
             model_id=self.spec.id,
             outcome=outcome,
@@ -393,8 +313,8 @@ class Journey(Ticket):
             cold=self.cold,
             rung=self._rung if self._attempts else "",
             held_us=self._held_us,
-            ttft_us=first_us - self.arrived_us if first_us else 0,
-            itl_us=self._events.itl_us(usage),
+            ttft_us=events.first_us - self.arrived_us if events.first_us else 0,
+            itl_us=events.itl_us(usage),
             prompt_tokens=usage.prompt_tokens if usage is not None else 0,
             output_tokens=usage.completion_tokens if usage is not None else 0,
         )

@@ -207,8 +207,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
-_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
 
 
 def has_text(event: bytes) -> bool:

@@ -7,6 +7,7 @@ read it came in.
 """
 
 import asyncio
+import logging
 import ssl
 from typing import Any, Protocol, cast
 
@@ -15,10 +16,14 @@ import msgspec
 
 from gateway.routing import Lane
 
+log = logging.getLogger("warmtide.gateway")
+
 IDLE_SWEEPS = 2
 """A connection that idled through two sweeps is closed. The gateway sweeps every 2 s, and vLLM's
 server closes idle connections after 5 s: ours are let go before."""
 CONNECT_TIMEOUT_S = 5.0
+BODILESS_BYTES_MAX = 256 * 1024
+"""What an engine may send without a byte of body: heads, trailers, chunk framing."""
 _Key = tuple[str, int, bool]
 
 
@@ -75,8 +80,9 @@ class _Connection(asyncio.Protocol):
     """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
 
     __slots__ = (
-        "_done", "_head_done", "_headers", "_keep", "_key", "_listener", "_parser", "_parts",
-        "_paused", "_pool", "_seen", "_sent", "_transport", "idle_since",
+        "_bodiless_bytes", "_done", "_head_done", "_headers", "_interim", "_keep", "_key",
+        "_listener", "_parser", "_parts", "_paused", "_pool", "_seen", "_sent", "_surplus",
+        "_transport", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
@@ -88,8 +94,11 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._done = False
+        self._bodiless_bytes = 0
         self._head_done = False
+        self._interim = False
         self._keep = False
+        self._surplus = False
         self._paused = False
         self._seen = False
         self._sent: _Sent | None = None
@@ -109,12 +118,17 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._deliver()
-            self._fail(f"the engine's answer is not HTTP: {error}")
-            return
+            self._keep = False
+            if not self._done:
+                self._deliver()
+                self._fail(f"the engine's answer is not HTTP: {error}")
+                return
+        self._bodiless_bytes = 0 if self._parts else self._bodiless_bytes + len(data)
         self._deliver()
         if self._done:
             self._finish()
+        elif self._bodiless_bytes > BODILESS_BYTES_MAX:
+            self._fail(f"the engine's headers have over {BODILESS_BYTES_MAX} bytes")
 
     def eof_received(self) -> bool:
         return False
@@ -130,21 +144,36 @@ class _Connection(asyncio.Protocol):
 
     # httptools' side
 
+    def on_message_begin(self) -> None:
+        if self._done:
+            self._surplus = True  # bytes behind the answer belong to nobody: never reuse this
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if not self._head_done:  # else it is a trailer, or surplus
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        self._interim = 100 <= status < 200
+        if self._done or self._interim:
+            return
         self._head_done = True
-        if self._listener is not None and self._parser is not None:
-            self._listener.on_head(self._parser.get_status_code(), self._headers)
+        if self._listener is not None:
+            self._listener.on_head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
+        if not self._done:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        self._done = True
-        # Asked here: once the message is over, llhttp forgets how it was framed.
-        self._keep = self._parser is not None and self._parser.should_keep_alive()
+        if self._interim and not self._done:
+            self._headers = {}  # "100 Continue" and its like: the answer is still to come
+            return
+        if not self._done:
+            self._done = True
+            # Asked here: once the message is over, llhttp forgets how it was framed.
+            self._keep = self._parser is not None and self._parser.should_keep_alive()
 
     # the pool's and the exchange's side
 
@@ -156,7 +185,8 @@ class _Connection(asyncio.Protocol):
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._headers = {}
-        self._done = self._head_done = self._seen = False
+        self._done = self._head_done = self._interim = self._seen = False
+        self._bodiless_bytes = 0
         self._transport.write(sent.head + sent.body)
 
     def abort(self) -> None:
@@ -187,14 +217,19 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         listener, self._listener = self._listener, None
-        if self._done and self._keep and self.alive:
+        if self._done and self._keep and not self._surplus and self.alive:
             if self._paused:
                 self.resume()
             self._pool.park(self._key, self)
         elif self._transport is not None:
             self._transport.close()
-        if listener is not None:
+        if listener is None:
+            return
+        try:
             listener.on_end()
+        except Exception:  # a bug of ours: whoever waits is told, and the log says what it was
+            log.exception("the end of an answer could not be told")
+            listener.on_failed("the gateway stumbled over the answer's end")
 
     def _fail(self, why: str) -> None:
         listener, self._listener = self._listener, None

@@ -42,6 +42,7 @@ EDGES = {
     "gateway.journey",
     "gateway.main",
     "gateway.metrics",
+    "gateway.relay",
     "gateway.reply",
     "gateway.serving",
     "gateway.state_dir",
