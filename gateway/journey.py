@@ -12,7 +12,7 @@ from gateway.admission import Held, No, Ticket, Verdict
 from gateway.gate import Gate
 from gateway.hot_protocol import HotProtocol, Request
 from gateway.openai_api import Head, Refusal, Usage, replace_model
-from gateway.relay import Relay
+from gateway.relay import NO_EVENTS, Relay
 from gateway.reply import Reply
 from gateway.routing import Lane, upstream_name
 from gateway.telemetry import OutcomeKind, Record
@@ -62,7 +62,7 @@ class Journey(Ticket):
         self._attempts = 0
         self._ended = False
         self._reply = Reply(connection, request, request_id, stream=head.stream)
-        self._relay = Relay(self._reply, stream=head.stream, managed=spec.managed)
+        self._relay: Relay | None = None
         self._unread_since_us = self._held_us = 0
         self._rung = "serving"
 
@@ -101,7 +101,8 @@ class Journey(Ticket):
             self._rung = lane.climbed_from
         self._lane = lane
         self._attempts += 1
-        self._relay.start(lane, self._rung, self._held_us)
+        stream = self._head.stream
+        self._relay = Relay(self._reply, lane, self._rung, self._held_us, stream=stream)
         body = self._body
         name = upstream_name(self.spec, self._head.model)
         if name != self._head.model:
@@ -135,8 +136,9 @@ class Journey(Ticket):
         if self._unread_since_us and self._lane is not None:
             self._on_unread(now_us)
             return
-        if self._relay.begun:
-            quiet_until_us = self._relay.last_us + self.spec.deadline_us
+        relay = self._relay
+        if relay is not None and relay.begun:
+            quiet_until_us = relay.last_us + self.spec.deadline_us
             if now_us < quiet_until_us:
                 self._alarm = self._gate.call_after(quiet_until_us - now_us, self._on_alarm)
                 return
@@ -159,34 +161,36 @@ class Journey(Ticket):
     # --- upstream's listener
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
-        self._relay.head(status, headers)
+        if self._relay is not None:
+            self._relay.head(status, headers)
 
     def on_data(self, data: bytes) -> None:
-        if not self._ended:
-            self._relay.data(data, self._gate.now_us())
-            if self._relay.fault:
-                self._on_fault(self._relay.fault)
+        relay = self._relay
+        if not self._ended and relay is not None:
+            relay.data(data, self._gate.now_us())
+            if relay.fault:
+                self._on_fault(relay)
 
     def on_end(self) -> None:
-        if self._ended:
+        relay = self._relay
+        if self._ended or relay is None:
             return
         self._exchange = None
-        relay = self._relay
         relay.conclude()
         if relay.fault:
             self.on_failed(relay.fault)
         elif relay.error_status:
-            self._on_engine_error()
+            self._on_engine_error(relay)
         else:
             outcome, usage = relay.finish()
             self._end(outcome, usage=usage)
 
-    def _on_fault(self, why: str) -> None:
+    def _on_fault(self, relay: Relay) -> None:
         """An answer that is none, though its engine lives: the engine stays, the answer ends."""
-        if self._relay.begun:
-            self._break(why)
+        if relay.begun:
+            self._break(relay.fault)
         else:
-            self._refuse(Refusal.ENGINE_FAILED, why)
+            self._refuse(Refusal.ENGINE_FAILED, relay.fault)
 
     def on_failed(self, why: str) -> None:
         """The attempt broke. Nothing reached the client: elsewhere. Something did: say so, end."""
@@ -196,7 +200,7 @@ class Journey(Ticket):
         lane = self._lane
         assert lane is not None
         self._gate.on_lane_failed(lane, why)
-        if self._relay.begun:
+        if self._begun:
             self._break(f"the engine broke off: {why}")
             return
         self._let_go_of_lane()
@@ -207,9 +211,9 @@ class Journey(Ticket):
         self.excluded = self.excluded | {lane.lane_id} if not self.spec.managed else self.excluded
         self._follow(self._gate.admission.again(self, self._gate.now_us()))
 
-    def _on_engine_error(self) -> None:
+    def _on_engine_error(self, relay: Relay) -> None:
         """A client's mistake goes through as the engine put it; an engine's trouble elsewhere."""
-        lane, status = self._lane, self._relay.error_status
+        lane, status = self._lane, relay.error_status
         assert lane is not None
         if (status >= 500 or status == 429) and self._attempts < ATTEMPTS_MAX:
             other = self._gate.elsewhere(self, lane)
@@ -217,7 +221,7 @@ class Journey(Ticket):
                 self._let_go_of_lane()
                 self.go(other)
                 return
-        self._relay.pass_error_on()
+        relay.pass_error_on()
         self._end(OutcomeKind.REFUSED, f"engine_{status}")
 
     def _break(self, message: str, why: Refusal = Refusal.ENGINE_FAILED) -> None:
@@ -231,12 +235,17 @@ class Journey(Ticket):
     # --- the client's side
 
     @property
+    def _begun(self) -> bool:
+        """Engine bytes are with the client."""
+        return self._relay is not None and self._relay.begun
+
+    @property
     def waiting(self) -> bool:
         return self.held_since_us > 0
 
     def stop(self) -> None:
         message = "the gateway is stopping: try again in a moment"
-        if self._relay.begun:
+        if self._begun:
             self._break(message, Refusal.STOPPING)
         else:
             self._refuse(Refusal.STOPPING, message, US)
@@ -260,7 +269,8 @@ class Journey(Ticket):
 
     def resume(self) -> None:
         self._unread_since_us = 0
-        self._relay.last_us = self._gate.now_us()  # from here on, silence is the engine's again
+        if self._relay is not None:
+            self._relay.last_us = self._gate.now_us()  # from here on, silence is the engine's
         if self._exchange is not None:
             self._exchange.resume()
 
@@ -304,7 +314,7 @@ class Journey(Ticket):
                 self._connection.done(keep_alive=self._reply.keep_alive)
 
     def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
-        events = self._relay.events
+        events = NO_EVENTS if self._relay is None else self._relay.events
         return Record(
             model_id=self.spec.id,
             outcome=outcome,

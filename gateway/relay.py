@@ -17,35 +17,27 @@ _PLAIN = (b"", b"identity")
 
 
 class Relay:
-    """What has come of the current attempt. `last_us` is when the engine was last heard."""
+    """What has come of one attempt. `last_us` is when the engine was last heard."""
 
     __slots__ = (
-        "_headers", "_held_us", "_lane", "_managed", "_reply", "_rung", "_stream", "_whole",
-        "_whole_bytes", "begun", "error_status", "events", "fault", "last_us",
+        "_headers", "_held_us", "_lane", "_reply", "_rung", "_stream", "_whole", "_whole_bytes",
+        "begun", "error_status", "events", "fault", "last_us",
     )  # fmt: skip
 
-    def __init__(self, reply: Reply, *, stream: bool, managed: bool) -> None:
+    def __init__(self, reply: Reply, lane: Lane, rung: str, held_us: int, *, stream: bool) -> None:
         self._reply = reply
-        self._stream = stream
-        self._managed = managed
-        self.begun = False  # engine bytes are with the client
-        self.events = NO_EVENTS
-        self.error_status = 0
-        self.fault = ""
-        self.last_us = 0
-
-    def start(self, lane: Lane, rung: str, held_us: int) -> None:
-        """A new attempt on this lane. Only while nothing has `begun`."""
-        assert not self.begun, "an answer that has begun is not begun again"
         self._lane = lane
         self._rung = rung
         self._held_us = held_us
+        self._stream = stream
         self._headers: dict[bytes, bytes] = {}
         self._whole: list[bytes] = []
         self._whole_bytes = 0
-        self.events = EventRelay() if self._stream else NO_EVENTS
+        self.begun = False  # engine bytes are with the client
+        self.events = EventRelay() if stream else NO_EVENTS
         self.error_status = 0
         self.fault = ""
+        self.last_us = 0
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """An answer is a 200 or an error, in no encoding that nobody asked for."""
@@ -80,7 +72,7 @@ class Relay:
             return
         if not self.begun:
             self.fault = "the stream ended before its first event"
-        elif not events.done and (self._managed or events.rest()):
+        elif not events.done and (self._lane.spec.managed or events.rest()):
             self.fault = "the stream ended before its last event"
 
     def finish(self) -> tuple[OutcomeKind, Usage | None]:
