@@ -37,8 +37,9 @@ class _Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
-        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        if scope["type"] == "http" and not hmac.compare_digest(given, self._token):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        known = scheme.lower() == b"bearer" and hmac.compare_digest(given, self._token)
+        if scope["type"] == "http" and not known:
             message = "the admin port wants `Authorization: Bearer` and the token in admin.token"
             await error_response(Refusal.NO_KEY, message)(scope, receive, send)
             return

@@ -63,7 +63,9 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
         Route("/health/live", live),
         Route("/health/ready", ready),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _on_http_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _on_http_error})
+    app.router.redirect_slashes = False  # a redirect would name the host that the client made up
+    return app
 
 
 def _one_model(desk: Desk, who: Tenant | None, name: str, created: int) -> Response:
@@ -75,7 +77,7 @@ def _one_model(desk: Desk, who: Tenant | None, name: str, created: int) -> Respo
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.scope["path"]
     if path.encode() in HOT_ROUTES:
         return error_response(Refusal.WRONG_METHOD, f"{path} takes POST, not {request.method}")
     if error.status_code == 405:

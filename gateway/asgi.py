@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gateway.hot_protocol import REASONS, HotProtocol, Request, plain_response
 from gateway.openai_api import Refusal, error_body
@@ -66,7 +67,7 @@ class AsgiAnswer:
             "http_version": request.version,
             "method": request.method.decode("ascii"),
             "scheme": "http",
-            "path": request.path.decode("ascii", "replace"),
+            "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
             "raw_path": request.path,
             "query_string": request.query,
             "root_path": "",

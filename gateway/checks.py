@@ -16,7 +16,8 @@ class UnfitError(Exception):
 
 
 def check_fit(catalog: Catalog, host: str, secret_of: Callable[[str], str]) -> None:
-    """Raises `UnfitError`: open to others without tenants, or a key that nobody set."""
+    """Raises `UnfitError`: open to others without tenants, or a key that nobody set or no header
+    can carry."""
     if host not in LOOPBACK and not catalog.tenants:
         raise UnfitError(
             f"{host} is reachable from elsewhere and the catalog declares no tenants: add "
@@ -29,3 +30,13 @@ def check_fit(catalog: Catalog, host: str, secret_of: Callable[[str], str]) -> N
             f"set {', '.join(missing)} in the gateway's environment: "
             "the catalog takes API keys from there"
         )
+    unfit = sorted(name for name in wanted if not _fits_a_header(secret_of(name)))
+    if unfit:
+        raise UnfitError(
+            f"the API key in {', '.join(unfit)} has a character that is not printable ASCII, "
+            "perhaps a line break at its end: set it anew, without it"
+        )
+
+
+def _fits_a_header(secret: str) -> bool:
+    return secret.isascii() and secret.isprintable() and secret == secret.strip()

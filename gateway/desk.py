@@ -63,7 +63,7 @@ class Desk:
         head, spec, tenant, timeout_us = verdict
         gate = self.gate
         now_us = gate.now_us()
-        if request.header.get(b"x-stainless-retry-count", b"0") == b"0":
+        if not _is_retry(request.header.get(b"x-stainless-retry-count", b"")):
             gate.rates.arrive(spec.id, now_us)
         Journey(
             gate, connection, request, head, spec, tenant, request_id, now_us, now_us + timeout_us
@@ -165,6 +165,11 @@ def _unfit(
         message = f"{TIMEOUT_HEADER} must be a whole number of milliseconds above zero"
         return Denied(Refusal.BAD_REQUEST, message, TIMEOUT_HEADER, spec.id)
     return None
+
+
+def _is_retry(count: bytes) -> bool:
+    """Retries are no demand of their own. What is no count is taken for a first try."""
+    return count.isdigit() and count.strip(b"0") != b""
 
 
 def _timeout_us(request: Request, spec: ModelSpec) -> int:

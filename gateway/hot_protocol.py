@@ -6,20 +6,24 @@ bounded pipeline and one read.
 """
 
 import asyncio
+import http
 import logging
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
 from gateway.openai_api import Refusal, error_body
+from gateway.wire import Answering, RefuseError, without_origin
 
 log = logging.getLogger("warmtide.gateway")
 
 HEADER_BYTES_MAX = 64 * 1024
 HEADER_OVERHEAD_BYTES = 32
 URL_BYTES_MAX = 8 * 1024
+FRAMING_BYTES_MAX = HEADER_BYTES_MAX + 2 * URL_BYTES_MAX
+"""The parser gathers an unfinished name or value without end and copies it with every read: so many
+bytes may arrive with neither a request nor a piece of a body beginning among them."""
 BODY_BYTES_MAX = 32 * 1024 * 1024
 PIPELINE_MAX = 8
 PIPELINE_BYTES_MAX = 1024 * 1024
@@ -33,27 +37,10 @@ for every read of every connection would buy nothing."""
 HEAD_TICKS = 5
 BODY_TICKS = 30
 IDLE_TICKS = 60
+CLOSING_TICKS = 30
 WRITE_HIGH_BYTES = 256 * 1024
 
-REASONS = {
-    200: b"OK",
-    201: b"Created",
-    202: b"Accepted",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    422: b"Unprocessable Content",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
+REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
 class Request:
@@ -71,22 +58,6 @@ class Request:
         self.keep_alive = True
 
 
-class Answering(Protocol):
-    """Whoever works on a connection's current request."""
-
-    @property
-    def waiting(self) -> bool:
-        """Held: nothing of an answer is under way."""
-
-    def stop(self) -> None:
-        """The gateway ends: tell the client, at once."""
-
-    def client_left(self) -> None: ...
-    def half_closed(self) -> bool: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
 class Desk(Protocol):
     """Where whole requests go. `tick` counts the sweeps over its connections."""
 
@@ -99,9 +70,9 @@ class HotProtocol(asyncio.Protocol):
     """A client's connection. Answers are written by whoever took the request, then `done()`."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_desk", "_header_bytes", "_open", "_parser", "_pipeline",
-        "_pipeline_bytes", "_request", "_since_tick", "_transport", "_unread", "_url", "answering",
-        "closing", "peer",
+        "_body", "_body_bytes", "_desk", "_framing_bytes", "_header_bytes", "_last_words", "_open",
+        "_parser", "_pipeline", "_pipeline_bytes", "_request", "_since_tick", "_transport",
+        "_unread", "_unsent_bytes", "_url", "answering", "closing", "peer",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, connections: "set[HotProtocol]") -> None:
@@ -114,9 +85,9 @@ class HotProtocol(asyncio.Protocol):
         self._pipeline_bytes = 0
         self._unread = False  # the client leaves so much unread that no more is written
         self._url = b""
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._header_bytes = 0
+        self._body: bytes | bytearray = b""
+        self._body_bytes = self._header_bytes = self._framing_bytes = self._unsent_bytes = 0
+        self._last_words = b""  # a refusal that waits for the answers before it
         self._since_tick = self._desk.tick
         self.answering: Answering | None = None
         self.closing = False
@@ -131,15 +102,21 @@ class HotProtocol(asyncio.Protocol):
         self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:
+        if self.closing or self._last_words:
             return
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except _RefuseError as error:
+            if self._framing_bytes > FRAMING_BYTES_MAX:
+                self._refuse(
+                    Refusal.HEADERS_TOO_LARGE,
+                    f"over {FRAMING_BYTES_MAX} bytes came without a whole head or any of a body",
+                )
+        except RefuseError as error:
             self._refuse(error.why, error.message)
         except httptools.HttpParserError as error:
             inner = error.__context__  # what a callback of ours raised
-            if isinstance(inner, _RefuseError):
+            if isinstance(inner, RefuseError):
                 self._refuse(inner.why, inner.message)
             elif inner is not None:
                 self._on_bug(inner)
@@ -164,34 +141,39 @@ class HotProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._unread = True
+        self._regulate()
         if self.answering is not None:
             self.answering.pause()
 
     def resume_writing(self) -> None:
         self._unread = False
+        self._regulate()
         if self.answering is not None:
             self.answering.resume()
+        else:  # not at once: asyncio's transport may not be closed from in here
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     # --- httptools' side
 
     def on_message_begin(self) -> None:
         self._request = Request()
         self._url = b""
-        self._body = []
-        self._body_bytes = self._header_bytes = 0
+        self._body_bytes = self._header_bytes = self._framing_bytes = 0
         self._since_tick = self._desk.tick
 
     def on_url(self, url: bytes) -> None:
         self._url += url
         if len(self._url) > URL_BYTES_MAX:
-            raise _RefuseError(Refusal.HEADERS_TOO_LARGE, f"the URL is over {URL_BYTES_MAX} bytes")
+            raise RefuseError(Refusal.HEADERS_TOO_LARGE, f"the URL is over {URL_BYTES_MAX} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._request
         assert request is not None
+        if request.method:
+            return  # a trailer: what it says came too late to be about this request
         self._header_bytes += len(name) + len(value) + HEADER_OVERHEAD_BYTES
         if self._header_bytes > HEADER_BYTES_MAX:
-            raise _RefuseError(
+            raise RefuseError(
                 Refusal.HEADERS_TOO_LARGE,
                 f"the headers have over {HEADER_BYTES_MAX} bytes "
                 f"({HEADER_OVERHEAD_BYTES} are counted for each beside its own)",
@@ -203,20 +185,20 @@ class HotProtocol(asyncio.Protocol):
         assert request is not None
         request.method = self._parser.get_method()
         if self._parser.should_upgrade():
-            raise _RefuseError(
+            raise RefuseError(
                 Refusal.BAD_HTTP, "upgrades and tunnels are not offered here: use plain HTTP/1.1"
             )
         header = request.header
         length = header.get(b"content-length")
         if length is not None:
             if b"transfer-encoding" in header:
-                raise _RefuseError(
+                raise RefuseError(
                     Refusal.BAD_HTTP, "send either content-length or transfer-encoding, not both"
                 )
             if not length.isdigit():
-                raise _RefuseError(Refusal.BAD_HTTP, "content-length must be a whole number")
+                raise RefuseError(Refusal.BAD_HTTP, "content-length must be a whole number")
             if int(length) > BODY_BYTES_MAX:
-                raise _RefuseError(
+                raise RefuseError(
                     Refusal.TOO_LARGE,
                     f"the body has {int(length)} bytes; at most {BODY_BYTES_MAX} are taken",
                 )
@@ -228,24 +210,31 @@ class HotProtocol(asyncio.Protocol):
         if self._body:
             self._since_tick = self._desk.tick
         if self._body_bytes > BODY_BYTES_MAX:
-            raise _RefuseError(Refusal.TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes")
-        self._body.append(body)
+            raise RefuseError(Refusal.TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes")
+        self._framing_bytes = 0
+        if not self._body:
+            self._body = body  # mostly the whole of it
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += body
 
     def on_message_complete(self) -> None:
         request, self._request = self._request, None
         assert request is not None
         if self.closing:
             return  # an earlier request of the same read ended the connection
-        url = self._url
+        url = self._url if self._url.startswith(b"/") else without_origin(self._url)
         mark = url.find(b"?")
         request.path, request.query = (url, b"") if mark < 0 else (url[:mark], url[mark + 1 :])
-        body = self._body
-        request.body = body[0] if len(body) == 1 else b"".join(body)
-        self._body = []
+        request.body = bytes(self._body)  # of bytes: themselves
+        self._body = b""
         request.keep_alive = self._parser.should_keep_alive()
         if not request.keep_alive or b"connection" in request.header:
             request.version = self._parser.get_http_version()
-        if self.answering is None and not self._pipeline:
+            if request.version not in ("1.1", "1.0"):
+                raise RefuseError(Refusal.BAD_HTTP, "HTTP/1.1 and HTTP/1.0 are spoken here")
+        if self.answering is None and not self._pipeline and not self._unread:
             self._take(request)
         else:
             self._queue(request)
@@ -271,15 +260,12 @@ class HotProtocol(asyncio.Protocol):
         self._since_tick = self._desk.tick
         if not keep_alive or self.closing:
             self.close()
-        elif self._pipeline:
-            request = self._pipeline.popleft()
-            self._pipeline_bytes -= len(request.body)
-            if self._transport is not None and self.alive and not self._pipeline_full:
-                self._transport.resume_reading()  # nothing, where it is not paused
-            self._take(request)
+        elif not self._unread:
+            self._next()
 
     def close(self) -> None:
         self.closing = True
+        self._since_tick = self._desk.tick
         if self._transport is not None:
             self._transport.close()
 
@@ -304,10 +290,13 @@ class HotProtocol(asyncio.Protocol):
 
     def expire(self) -> None:
         """Called once a tick: end connections whose client stalls or idles too long."""
-        if self.answering is not None or self.closing:
+        if self.answering is not None:
             return
         waited = self._desk.tick - self._since_tick
-        if self._request is None:
+        if self.closing:
+            self._expire_closing(waited)
+            return
+        if self._request is None or self._unread:
             if waited > IDLE_TICKS:
                 self.close()
             return
@@ -315,6 +304,40 @@ class HotProtocol(asyncio.Protocol):
         if waited > limit:
             message = f"no whole request within {limit * TICK_WALL_S:.0f} s"
             self._refuse(Refusal.TOO_SLOW, message)
+
+    def _expire_closing(self, waited: int) -> None:
+        """The last bytes of an answer are not kept for who takes none of them."""
+        assert self._transport is not None
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes = unsent_bytes
+            self._since_tick = self._desk.tick
+        elif waited > CLOSING_TICKS:
+            self.abort()
+
+    def _go_on(self) -> None:
+        if self.answering is None and not self._unread and not self.closing:
+            self._next()
+
+    def _next(self) -> None:
+        """What waited behind the last answer: requests, then perhaps a refusal."""
+        if self._pipeline:
+            request = self._pipeline.popleft()
+            self._pipeline_bytes -= len(request.body)
+            self._regulate()
+            self._take(request)
+        elif self._last_words:
+            self.write(self._last_words)
+            self.close()
+
+    def _regulate(self) -> None:
+        """Nothing is read for who reads nothing, or has a full pipeline. Either call may repeat."""
+        if self._transport is None or not self.alive:
+            return
+        if self._unread or self._pipeline_full:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _take(self, request: Request) -> None:
         try:
@@ -326,14 +349,13 @@ class HotProtocol(asyncio.Protocol):
 
     def _queue(self, request: Request) -> None:
         if len(self._pipeline) >= PIPELINE_BURST_MAX:
-            raise _RefuseError(
+            raise RefuseError(
                 Refusal.BAD_HTTP,
                 f"over {PIPELINE_BURST_MAX} requests are pipelined on one connection",
             )
         self._pipeline.append(request)
         self._pipeline_bytes += len(request.body)
-        if self._transport is not None and self.alive and self._pipeline_full:
-            self._transport.pause_reading()  # nothing, where it is paused
+        self._regulate()
 
     @property
     def _pipeline_full(self) -> bool:
@@ -344,6 +366,7 @@ class HotProtocol(asyncio.Protocol):
         log.error("a request met a bug of the gateway", exc_info=error)
         answering, self.answering = self.answering, None
         if answering is None:
+            self._pipeline.clear()  # this request's turn it is, and it is the last
             self._refuse(Refusal.INTERNAL, "the gateway failed on this request; its log says why")
             return
         self.abort()
@@ -354,20 +377,9 @@ class HotProtocol(asyncio.Protocol):
 
     def _refuse(self, why: Refusal, message: str) -> None:
         """Answer what cannot be a request, then close: the framing is no longer to be trusted."""
-        if self.answering is not None:
-            self.closing = True  # the running answer is finished first, then the connection closes
-            return
-        self.write(plain_response(why.value.status, error_body(why, message), close=True))
-        self.close()
-
-
-class _RefuseError(Exception):
-    """Raised inside parser callbacks; httptools wraps it, `data_received` unwraps it."""
-
-    def __init__(self, why: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.why = why
-        self.message = message
+        self._last_words = plain_response(why.value.status, error_body(why, message), close=True)
+        if self.answering is None and not self._pipeline:  # else those are answered first
+            self._next()
 
 
 def plain_response(status: int, body: bytes, *, headers: bytes = b"", close: bool = False) -> bytes:
@@ -382,6 +394,3 @@ def plain_response(status: int, body: bytes, *, headers: bytes = b"", close: boo
             body,
         )
     )
-
-
-ProtocolFactory = Callable[[], HotProtocol]
