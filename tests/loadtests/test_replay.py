@@ -55,7 +55,7 @@ async def one(
         ("refused-late", Outcome.REFUSED, "200 engine_broke"),
         ("cut-by-error", Outcome.CUT, "200 engine_broke"),
         ("cut-by-death", Outcome.CUT, "broken_stream"),
-        ("dead-while-held", Outcome.CUT, "broken_stream"),
+        ("dead-while-held", Outcome.LOST, "no_answer"),
         ("no-done", Outcome.CUT, "broken_stream"),
         ("vanish", Outcome.LOST, "no_answer"),
         ("nonsense", Outcome.LOST, "no_answer"),
