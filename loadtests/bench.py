@@ -251,7 +251,7 @@ def markdown(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU per request, against peers.")
     parser.add_argument("--peers", type=Path, default=None, help="a venv that has vllm-router")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--report", type=Path, default=None, help="write Markdown here")
