@@ -4,6 +4,7 @@ In: arrivals, releases, changes of the routing table, with the time and the esti
 Out: verdicts. State is the queues and counts; nothing here awaits, logs or reads a clock.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ WANTED_US = 30 * US
 """A model stays wanted this long after the time at which a refused client was told to come back."""
 
 
-class Ticket:
+class Ticket(ABC):
     """One request's place in the hall. `journey` subclasses it; the counts live with its owner."""
 
     __slots__ = ("arrived_us", "cold", "deadline_us", "excluded", "held_since_us", "spec", "tenant")
@@ -34,9 +35,9 @@ class Ticket:
         """Held on arrival because no replica served. Losing one later does not make it so."""
         self.excluded: frozenset[str] = frozenset()
 
+    @abstractmethod
     def go(self, lane: Lane) -> None:
         """A held request got a lane, its slot already taken."""
-        raise NotImplementedError("a ticket is carried by its owner")
 
 
 @dataclass(frozen=True, slots=True)
