@@ -105,6 +105,33 @@ class Evict(ReplicaAction, frozen=True, kw_only=True, tag="evict"):
 Action: TypeAlias = Fetch | Start | Park | Shed | Warm | Promote | Drain | Restore | Evict
 
 
+StepAction: TypeAlias = Park | Shed | Warm | Promote
+
+
+def target_rung(action: StepAction) -> Rung:
+    """Where a step leads."""
+    match action:
+        case Park():
+            return Rung.PARKED
+        case Shed():
+            return Rung.SHED
+        case Warm():
+            return Rung.WARM
+        case Promote():
+            return Rung.SERVING
+
+
+def stepping_down(action: Action) -> tuple[ReplicaId, ...]:
+    """The replicas that an action takes down a rung, or to their end: they must be without work."""
+    match action:
+        case Park() | Shed() | Warm() | Evict():
+            return (action.replica_id,)
+        case Promote():
+            return tuple(victim.replica_id for victim in action.victims)
+        case Fetch() | Start() | Drain() | Restore():
+            return ()
+
+
 class RefusalCode(StrEnum):
     """Why an agent would not take an action."""
 

@@ -12,19 +12,7 @@ from typing import Protocol
 from placement.catalog import Catalog
 from placement.clock import Clock, monotonic_us
 from placement.fleet import ActionEnded, Fleet, FleetChanged, FleetEvent
-from placement.plan import (
-    Accepted,
-    Action,
-    Evict,
-    Outcome,
-    Park,
-    Plan,
-    Promote,
-    RefusalCode,
-    Refused,
-    Shed,
-    Warm,
-)
+from placement.plan import Accepted, Action, Outcome, Plan, RefusalCode, Refused, stepping_down
 from placement.snapshot import ClusterSnapshot
 from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
 from prewarm.demand import ModelDemand
@@ -132,12 +120,12 @@ class Loop:
 
     def _act(self, action: Action) -> None:
         """Fence whoever steps down, then submit. One became busy meanwhile: the plan is stale."""
-        stepping_down = _steps_down(action)
-        if stepping_down and not self._ground.fence(stepping_down):
+        fenced = stepping_down(action)
+        if fenced and not self._ground.fence(fenced):
             stale = Refused(action_id=action.action_id, reason_code=RefusalCode.BUSY)
             self.controller.step(Answered(at_us=self._clock.now_us(), refused=stale))
             return
-        self._fenced[action.action_id] = stepping_down
+        self._fenced[action.action_id] = fenced
         task = asyncio.create_task(self._submit(action))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -182,12 +170,6 @@ class Loop:
         fenced = self._fenced.pop(action_id, ())
         if fenced:
             self._ground.unfence(fenced)
-
-
-def _steps_down(action: Action) -> tuple[str, ...]:
-    if isinstance(action, Promote):
-        return tuple(v.replica_id for v in action.victims)
-    return (action.replica_id,) if isinstance(action, Park | Shed | Warm | Evict) else ()
 
 
 def _told(action: Action) -> str:

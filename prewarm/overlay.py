@@ -10,7 +10,7 @@ import msgspec
 
 from placement.catalog import Catalog, Frozen, ModelSpec
 from placement.feasibility import recounted
-from placement.plan import Action, Drain, Fetch, Promote, Restore, Start
+from placement.plan import Action, Drain, Evict, Fetch, Promote, Restore, Start, target_rung
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung
 
 
@@ -86,15 +86,6 @@ def _moved(replica: ReplicaState, one: Pending) -> ReplicaState:
     return msgspec.structs.replace(
         replica,
         action_id=action.action_id,
-        target=_TARGETS[type(action).__name__],
+        target=None if isinstance(action, Evict) else target_rung(action),
         eta_us=one.eta_us,
     )
-
-
-_TARGETS = {
-    "Park": Rung.PARKED,
-    "Shed": Rung.SHED,
-    "Warm": Rung.WARM,
-    "Promote": Rung.SERVING,
-    "Evict": None,
-}

@@ -13,7 +13,7 @@ import msgspec
 
 from placement.agent.book import Held
 from placement.agent.ledger import Ledger
-from placement.agent.obstacles import disturbed, target_rung
+from placement.agent.obstacles import disturbed
 from placement.catalog import EngineKind
 from placement.clock import Clock
 from placement.edges import Edge, edge_us, fetch_transfers
@@ -32,6 +32,7 @@ from placement.plan import (
     Start,
     Victim,
     Warm,
+    target_rung,
 )
 from placement.snapshot import Rung, WeightsAt
 

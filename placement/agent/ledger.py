@@ -13,7 +13,7 @@ import msgspec
 from placement import feasibility as fit
 from placement.agent.book import AgentSpec as AgentSpec
 from placement.agent.book import Book, Held, Running, Told
-from placement.agent.obstacles import Scene, obstacle, target_rung
+from placement.agent.obstacles import Scene, obstacle
 from placement.catalog import ModelSpec, NodeSpec
 from placement.edges import climb_us, edge_us, gpu_bytes, step_edge
 from placement.feasibility import Shortage
@@ -33,6 +33,7 @@ from placement.plan import (
     Shed,
     Start,
     Warm,
+    target_rung,
 )
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung, WeightsAt
 

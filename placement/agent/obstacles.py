@@ -22,13 +22,14 @@ from placement.plan import (
     Restore,
     Shed,
     Start,
+    StepAction,
     Warm,
+    stepping_down,
+    target_rung,
 )
 from placement.snapshot import Rung
 
 DRIVEN = (EngineKind.EMULATED, EngineKind.LLAMACPP)
-
-StepAction = Park | Shed | Warm | Promote
 
 
 class Scene(Frozen, frozen=True, kw_only=True):
@@ -40,29 +41,10 @@ class Scene(Frozen, frozen=True, kw_only=True):
     busy: frozenset[str] = frozenset()
 
 
-def target_rung(action: StepAction) -> Rung:
-    match action:
-        case Park():
-            return Rung.PARKED
-        case Shed():
-            return Rung.SHED
-        case Warm():
-            return Rung.WARM
-        case Promote():
-            return Rung.SERVING
-
-
 def disturbed(action: Action, held: Mapping[str, Held]) -> list[str]:
     """Serving replicas that must be without requests for this action to be taken."""
-    names: list[str] = []
-    match action:
-        case Park() | Shed() | Warm() | Evict():
-            names = [str(action.replica_id)]
-        case Promote():
-            names = [str(v.replica_id) for v in action.victims]
-        case Fetch() | Start() | Drain() | Restore():
-            pass
-    return [n for n in names if n in held and held[n].state.rung is Rung.SERVING]
+    down = stepping_down(action)
+    return [n for n in down if n in held and held[n].state.rung is Rung.SERVING]
 
 
 def obstacle(action: Action, scene: Scene) -> Shortage | None:

@@ -15,7 +15,16 @@ from placement.clock import Clock
 from placement.engines.base import IDENTITY, Identity, read_identity
 from placement.fleet import ActionEnded, FleetChanged, FleetEvent
 from placement.fleets.local import LocalFleet, end_leftovers
-from placement.plan import Accepted, Answer, Outcome, OutcomeStatus, Reason, ReasonCode, Refused
+from placement.plan import (
+    Accepted,
+    Answer,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    ReasonCode,
+    Refused,
+    Start,
+)
 from placement.snapshot import ReplicaState
 from tests.builders import GB, catalog, model, node
 
@@ -141,3 +150,7 @@ async def running(
 
 def rss_bytes(identity: Identity) -> int:
     return int(psutil.Process(identity.pid).memory_info().rss)
+
+
+async def start(bench: Bench, name: str, spec: str = "small", gpu_id: int = 0) -> None:
+    await bench.done(Start, replica_id=name, model_id=spec, gpu_ids=(gpu_id,))

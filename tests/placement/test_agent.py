@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -30,19 +29,19 @@ from placement.plan import (
 )
 from placement.snapshot import Phase, Rung, WeightsAt
 from tests.builders import GB, catalog, model, node
-from tests.placement.fleet_bench import BIG, CATALOG, NODE, SCALE, SMALL, Bench, rss_bytes, running
+from tests.placement.fleet_bench import (
+    BIG,
+    CATALOG,
+    NODE,
+    SCALE,
+    SMALL,
+    Bench,
+    rss_bytes,
+    running,
+    start,
+)
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with running(tmp_path) as found:
-        yield found
-
-
-async def start(bench: Bench, name: str, spec: str = "small", gpu_id: int = 0) -> None:
-    await bench.done(Start, replica_id=name, model_id=spec, gpu_ids=(gpu_id,))
 
 
 def victim(name: str, to: Rung | None) -> tuple[Victim, ...]:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from placement import feasibility as fit
 from placement.agent.book import Book
 from placement.agent.ledger import Ledger
-from placement.agent.obstacles import disturbed, target_rung
+from placement.agent.obstacles import disturbed
 from placement.catalog import EngineKind, NodeId
 from placement.edges import LEGAL_STEPS, climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.plan import (
@@ -33,6 +33,7 @@ from placement.plan import (
     Start,
     Victim,
     Warm,
+    target_rung,
 )
 from placement.snapshot import Phase, Rung, WeightsAt
 from tests.builders import GB, model, node

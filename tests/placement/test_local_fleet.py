@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -27,19 +26,9 @@ from placement.plan import (
 )
 from placement.snapshot import Phase, Rung
 from tests.builders import GB, catalog, model, node
-from tests.placement.fleet_bench import CATALOG, SCALE, Bench, running
+from tests.placement.fleet_bench import CATALOG, SCALE, Bench, running, start
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with running(tmp_path) as found:
-        yield found
-
-
-async def start(bench: Bench, name: str, spec: str = "small", gpu_id: int = 0) -> None:
-    await bench.done(Start, replica_id=name, model_id=spec, gpu_ids=(gpu_id,))
 
 
 async def kill_agent(bench: Bench) -> Identity:
