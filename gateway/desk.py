@@ -63,11 +63,12 @@ class Desk:
         head, spec, tenant, timeout_us = verdict
         gate = self.gate
         now_us = gate.now_us()
-        if not _is_retry(request.header.get(b"x-stainless-retry-count", b"")):
-            gate.rates.arrive(spec.id, now_us)
-        Journey(
+        retry = _is_retry(request.header.get(b"x-stainless-retry-count", b""))
+        gate.arrived(spec.id, now_us, retry=retry)
+        journey = Journey(
             gate, connection, request, head, spec, tenant, request_id, now_us, now_us + timeout_us
-        ).begin()
+        )
+        journey.begin(task, retry=retry)
 
     def _admit(
         self, request: Request, task: Task

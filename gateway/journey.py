@@ -15,9 +15,10 @@ from gateway.openai_api import Head, Refusal, Usage, replace_model
 from gateway.relay import NO_EVENTS, Relay
 from gateway.reply import Reply
 from gateway.routing import Lane, upstream_name
-from gateway.telemetry import OutcomeKind, Record
+from gateway.telemetry import OPERATIONS, OutcomeKind, Record
+from gateway.tracing import Trace
 from gateway.upstream import Exchange
-from placement.catalog import ModelSpec, Tenant
+from placement.catalog import ModelSpec, Task, Tenant
 
 US = 1_000_000
 HEARTBEAT_FIRST_US = 5 * US
@@ -31,8 +32,8 @@ class Journey(Ticket):
 
     __slots__ = (
         "_alarm", "_attempts", "_body", "_connection", "_ended", "_exchange", "_gate", "_head",
-        "_heartbeat", "_held_us", "_lane", "_relay", "_reply", "_request", "_retry", "_rung",
-        "_unread_since_us", "request_id",
+        "_heartbeat", "_held_us", "_lane", "_operation", "_relay", "_reply", "_request", "_retry",
+        "_rung", "_trace", "_unread_since_us", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +55,9 @@ class Journey(Ticket):
         self._request = request
         self._head = head
         self._body = request.body
-        self._retry = request.header.get(b"x-stainless-retry-count", b"0") != b"0"
+        self._retry = False
+        self._operation = ""
+        self._trace: Trace | None = None
         self._lane: Lane | None = None
         self._exchange: Exchange | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -68,10 +71,13 @@ class Journey(Ticket):
 
     # --- admission
 
-    def begin(self) -> None:
+    def begin(self, task: Task, *, retry: bool) -> None:
         """Ask for a lane; go, wait, or be refused."""
         self._connection.answering = self
+        self._operation, self._retry = OPERATIONS[task], retry
         gate = self._gate
+        if gate.tracing is not None:
+            self._trace = gate.tracing.begin(self._request, self._operation, self._head.model)
         verdict = gate.admission.arrive(self, self.arrived_us)
         if isinstance(verdict, No):
             self.tenant = None  # nothing was counted
@@ -108,8 +114,10 @@ class Journey(Ticket):
         if name != self._head.model:
             body = replace_model(body, name)
         head = self._gate.upstream_head(
-            lane, self._request.path, self.request_id, self._request, len(body)
+            lane, self._request.path, self.request_id, self._request, len(body), self._trace
         )
+        if self._trace is not None:
+            self._trace.sent(lane.lane_id, self._rung)
         self._exchange = self._gate.pool.send(lane, head, body, self)
         if self._unread_since_us:
             self._exchange.pause()
@@ -300,25 +308,34 @@ class Journey(Ticket):
             if timer is not None:
                 timer.cancel()
         self._abort_exchange()
+        now_us = gate.now_us()
         if self.held_since_us:
-            self._held_us += gate.now_us() - self.held_since_us
+            self._held_us += now_us - self.held_since_us
             gate.admission.leave(self)
+        replica = self._lane.lane_id if self._lane is not None else ""
         if outcome is OutcomeKind.ANSWERED and self._lane is not None:
             self._lane.failures = 0
         self._let_go_of_lane()
         gate.admission.depart(self)
         try:
-            gate.record(self._to_record(outcome, code, usage))
+            record = self._to_record(outcome, code, usage, now_us)
+            gate.ended(record, now_us)
+            if self._trace is not None:
+                self._trace.end(record, replica)
         finally:
             if self._connection.answering is self:
                 self._connection.done(keep_alive=self._reply.keep_alive)
 
-    def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
+    def _to_record(
+        self, outcome: OutcomeKind, code: str, usage: Usage | None, now_us: int
+    ) -> Record:
         events = NO_EVENTS if self._relay is None else self._relay.events
         return Record(
             model_id=self.spec.id,
             outcome=outcome,
+            operation=self._operation,
             code=code,
+            duration_us=now_us - self.arrived_us,
             retry=self._retry,
             cold=self.cold,
             rung=self._rung if self._attempts else "",

@@ -46,6 +46,13 @@ class Lane:
         self.failures = 0
         self.down_until_us = 0
 
+    @property
+    def url(self) -> str:
+        """The engine's base URL, for whoever asks it something beside requests."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        prefix = self.line_start.removeprefix(b"POST ").decode()
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{prefix}"
+
     def ready(self, now_us: int) -> bool:
         return self.open and self.down_until_us <= now_us
 

@@ -21,6 +21,9 @@ from gateway.checks import UnfitError, check_fit
 from gateway.desk import AdminDesk, Desk
 from gateway.gate import Gate
 from gateway.hot_protocol import TICK_WALL_S, HotProtocol
+from gateway.recorder import Recorder
+from gateway.scraper import Scraper
+from gateway.tracing import Tracing, check_tracing
 from gateway.words import StartError
 from placement.catalog import Catalog, Frozen
 from placement.catalog_diff import diff_catalogs
@@ -71,13 +74,17 @@ class Serving:
         self.gate.eta_of = self.loop.eta_us
         self.gate.poke = self.loop.poke
         self.desk = Desk(self.gate, build_app(lambda: self.desk))
+        kept = self.catalog.telemetry.history
+        self.recorder = Recorder(self.gate.windows, self.folder, kept, self.clock)
+        self._scraper = Scraper(self.gate)
         token = state.admin_token(self.folder)
-        admin = build_admin(lambda: self.desk, self.loop, token, self.apply)
+        admin = build_admin(lambda: self.desk, self.loop, self.recorder, token, self.apply)
         self._admin_desk = AdminDesk(admin)
         self._connections: set[HotProtocol] = set()
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
         self._fleet_begun = False
+        self._address = ""
         self._sweeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,7 +101,11 @@ class Serving:
         loop.add_signal_handler(signal.SIGHUP, self._reload_file)
         url = await self._listen(self.desk, self.settings.port)
         admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
+        self._address = url.removeprefix("http://")
+        self._trace_anew()
+        self.recorder.start()
         await self._start_fleet()
+        self._scraper.start()
         self._sweeper = asyncio.create_task(self._sweep())
         card = state.Card(
             pid=os.getpid(),
@@ -148,7 +159,10 @@ class Serving:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._scraper.close()
         await self.gate.pool.close()
+        await self.recorder.close()
+        await self._end_tracing(self.gate.tracing)
         if self._fleet_begun:
             await self.loop.close(end_engines=True)
             state.drop_card(self.folder)
@@ -167,6 +181,7 @@ class Serving:
         """
         fresh = parse_catalog(text, name)
         check_fit(fresh, self.settings.host, self._secret_of)
+        check_tracing(fresh.telemetry)
         fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
         changes = diff_catalogs(self.catalog, fresh)
         if changes.nodes_changed:
@@ -175,10 +190,23 @@ class Serving:
             )
         self.catalog = fresh
         self.gate.load(fresh)
+        if changes.telemetry_changed:
+            self.recorder.keep(fresh.telemetry.history)
+            former = self.gate.tracing
+            self._trace_anew()
+            await self._end_tracing(former)
         await self.loop.reload(fresh)
         log.info("catalog %s: %s", fresh.version, changes)
         told: dict[str, Any] = msgspec.to_builtins(changes)
         return {"version": fresh.version, **told}
+
+    def _trace_anew(self) -> None:
+        policy = self.catalog.telemetry
+        self.gate.tracing = Tracing(policy, self._address) if policy.otlp_url else None
+
+    async def _end_tracing(self, tracing: Tracing | None) -> None:
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     def _reload_file(self) -> None:
         async def reload() -> None:
@@ -241,4 +269,5 @@ def load_for_start(path: Path, host: str, fleet: str, secret_of: Callable[[str],
         )
     catalog = load_catalog(path)
     check_fit(catalog, host, secret_of)
+    check_tracing(catalog.telemetry)
     return catalog

@@ -9,12 +9,12 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from enum import StrEnum
 
-from placement.catalog import Frozen
+from placement.catalog import Frozen, Task
 
 SAMPLES_MAX = 2048
 
-# Buckets that OpenTelemetry advises for gen_ai.server.time_to_first_token and ..._per_output_token,
-# in microseconds, and for waiting up to the longest deadlines.
+# Buckets that OpenTelemetry advises for the gen_ai.* histograms, spans in microseconds; those of
+# TTFT go on up to the longest deadlines.
 MS = 1000
 TTFT_BOUNDS_US = tuple(
     ms * MS
@@ -26,6 +26,16 @@ TTFT_BOUNDS_US = tuple(
 ITL_BOUNDS_US = tuple(
     ms * MS for ms in (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
 )
+DURATION_BOUNDS_US = tuple(10 * MS * 2**k for k in range(14))
+TOKEN_BOUNDS = tuple(4**k for k in range(14))
+
+
+OPERATIONS = {
+    Task.CHAT: "chat",
+    Task.COMPLETIONS: "text_completion",
+    Task.EMBEDDINGS: "embeddings",
+}
+"""OpenTelemetry's `gen_ai.operation.name`."""
 
 
 class OutcomeKind(StrEnum):
@@ -42,18 +52,18 @@ class OutcomeKind(StrEnum):
 class Histogram:
     """Counts by upper bound, the last one without bound; the latest samples for percentiles."""
 
-    __slots__ = ("bounds_us", "counts", "latest_us", "total_us")
+    __slots__ = ("bounds", "counts", "latest", "total")
 
-    def __init__(self, bounds_us: tuple[int, ...]) -> None:
-        self.bounds_us = bounds_us
-        self.counts = [0] * (len(bounds_us) + 1)
-        self.total_us = 0
-        self.latest_us: deque[int] = deque(maxlen=SAMPLES_MAX)
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0
+        self.latest: deque[int] = deque(maxlen=SAMPLES_MAX)
 
-    def add(self, span_us: int) -> None:
-        self.counts[bisect_left(self.bounds_us, span_us)] += 1
-        self.total_us += span_us
-        self.latest_us.append(span_us)
+    def add(self, sample: int) -> None:
+        self.counts[bisect_left(self.bounds, sample)] += 1
+        self.total += sample
+        self.latest.append(sample)
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -61,7 +71,10 @@ class Record(Frozen, frozen=True, kw_only=True):
 
     model_id: str
     outcome: OutcomeKind
+    operation: str = "chat"
+    """`gen_ai.operation.name`."""
     code: str = ""
+    duration_us: int = 0
     retry: bool = False
     cold: bool = False
     rung: str = ""
@@ -76,8 +89,8 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "cold_starts", "held", "itl", "offered", "outcomes", "output_tokens", "prompt_tokens",
-        "refused", "ttft",
+        "cold_starts", "durations", "held", "itl", "offered", "outcomes", "output_tokens",
+        "prompt_tokens", "refused", "ttft",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,8 +98,10 @@ class ModelTelemetry:
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.refused: Counter[str] = Counter()
         self.cold_starts: Counter[str] = Counter()
-        self.prompt_tokens = 0
-        self.output_tokens = 0
+        self.prompt_tokens = Histogram(TOKEN_BOUNDS)
+        self.output_tokens = Histogram(TOKEN_BOUNDS)
+        self.durations: dict[tuple[str, str], Histogram] = {}
+        """By operation and error code; the code of an answered request is empty."""
         self.ttft = Histogram(TTFT_BOUNDS_US)
         self.itl = Histogram(ITL_BOUNDS_US)
         self.held = Histogram(TTFT_BOUNDS_US)
@@ -104,8 +119,19 @@ class ModelTelemetry:
             self.ttft.add(record.ttft_us)
         if record.itl_us:
             self.itl.add(record.itl_us)
-        self.prompt_tokens += record.prompt_tokens
-        self.output_tokens += record.output_tokens
+        if record.prompt_tokens:
+            self.prompt_tokens.add(record.prompt_tokens)
+        if record.output_tokens:
+            self.output_tokens.add(record.output_tokens)
+        if record.duration_us:
+            self._duration(record).add(record.duration_us)
+
+    def _duration(self, record: Record) -> Histogram:
+        key = (record.operation, record.code)
+        found = self.durations.get(key)
+        if found is None:
+            found = self.durations[key] = Histogram(DURATION_BOUNDS_US)
+        return found
 
 
 class Telemetry:

@@ -157,6 +157,26 @@ class Policy(Frozen, frozen=True, kw_only=True):
     rate_half_life_us: int = 300_000_000
 
 
+class HistoryKept(Frozen, frozen=True, kw_only=True):
+    """How long rows of the demand history are kept, by their width."""
+
+    fine_us: int = 48 * 3_600_000_000
+    minutes_us: int = 30 * 86_400_000_000
+    five_us: int = 400 * 86_400_000_000
+
+
+class TelemetryPolicy(Frozen, frozen=True, kw_only=True):
+    """What is observed beside the requests themselves, and where traces go."""
+
+    history: HistoryKept = HistoryKept()
+    scrape_us: int = 5_000_000
+    """How often engines' metrics are read; three times this old they are stale. 0: never."""
+    otlp_url: str = ""
+    """OTLP over HTTP: where spans are sent. Empty: nowhere."""
+    trace_share: float = 1.0
+    """Of requests that bring no sampling decision of their own."""
+
+
 class Catalog(Frozen, frozen=True, kw_only=True):
     """Everything declared in one file, validated, with its digest as version."""
 
@@ -165,6 +185,7 @@ class Catalog(Frozen, frozen=True, kw_only=True):
     nodes: tuple[NodeSpec, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     policy: Policy = Policy()
+    telemetry: TelemetryPolicy = TelemetryPolicy()
     time_scale: float = 1.0
     seed: int = 0
 

@@ -9,6 +9,7 @@ from placement.catalog import (
     Adapter,
     EngineKind,
     Faults,
+    HistoryKept,
     Links,
     ModelId,
     ModelSpec,
@@ -17,9 +18,10 @@ from placement.catalog import (
     Policy,
     ServiceTimes,
     Task,
+    TelemetryPolicy,
     Tenant,
 )
-from placement.catalog_shape import ModelEntry, NodeEntry, PolicyEntry, TenantEntry
+from placement.catalog_shape import ModelEntry, NodeEntry, PolicyEntry, TelemetryEntry, TenantEntry
 from placement.edges import DEFAULT_LINKS
 
 KV_CACHE_DEFAULT_MAX = 20_000_000_000
@@ -113,6 +115,17 @@ def policy(entry: PolicyEntry) -> Policy:
         idle_park_us=entry.idle_park,
         held_per_model_max=entry.held_per_model_max,
         rate_half_life_us=entry.rate_half_life,
+    )
+
+
+def telemetry(entry: TelemetryEntry) -> TelemetryPolicy:
+    return TelemetryPolicy(
+        history=HistoryKept(
+            fine_us=entry.keep_10s, minutes_us=entry.keep_1min, five_us=entry.keep_5min
+        ),
+        scrape_us=entry.scrape,
+        otlp_url=entry.otlp or "",
+        trace_share=entry.trace_share,
     )
 
 

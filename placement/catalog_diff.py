@@ -18,6 +18,7 @@ class CatalogDiff(Frozen, frozen=True, kw_only=True):
     nodes_changed: bool = False
     tenants_changed: bool = False
     policy_changed: bool = False
+    telemetry_changed: bool = False
 
     @property
     def empty(self) -> bool:
@@ -35,4 +36,5 @@ def diff_catalogs(old: Catalog, new: Catalog) -> CatalogDiff:
         != (new.nodes, new.time_scale, new.seed),
         tenants_changed=old.tenants != new.tenants,
         policy_changed=old.policy != new.policy,
+        telemetry_changed=old.telemetry != new.telemetry,
     )

@@ -17,14 +17,15 @@ from placement import catalog_check as check
 from placement import catalog_convert as convert
 from placement.catalog import Catalog, ModelSpec
 from placement.catalog_explain import explain
+from placement.catalog_fields import Entry
 from placement.catalog_problems import BrokenError, CatalogError, Finding, Problem, dotted
 from placement.catalog_problems import Path as Place
 from placement.catalog_shape import (
     CatalogFile,
-    Entry,
     FleetEntry,
     ModelEntry,
     PolicyEntry,
+    TelemetryEntry,
     TenantEntry,
 )
 from placement.catalog_yaml import CHARS_MAX, Data, Document, read_yaml
@@ -91,6 +92,7 @@ class _Shape:
     tenants: dict[int, TenantEntry]
     fleet: FleetEntry | None
     policy: PolicyEntry | None
+    telemetry: TelemetryEntry
     broken: set[str]
 
 
@@ -98,7 +100,7 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
     if not isinstance(data, dict):
         what = "the file is empty" if data is None else "expected the sections of a catalog"
         finding = Finding((), what, "Start with `models:`, see docs/catalog.md")
-        return _Shape({}, set(), {}, None, None, {"models", "fleet"}), [finding]
+        return _Shape({}, set(), {}, None, None, TelemetryEntry(), {"models", "fleet"}), [finding]
     try:
         sound = CatalogFile.model_validate(data)
     except ValidationError as error:
@@ -106,7 +108,9 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
         return _sound_part(data, findings), findings
     models = dict(enumerate(sound.models))
     tenants = dict(enumerate(sound.tenants))
-    return _Shape(models, set(models), tenants, sound.fleet, sound.policy, set()), []
+    whole = set(models)
+    sections = (sound.fleet, sound.policy, sound.telemetry)
+    return _Shape(models, whole, tenants, *sections, set()), []
 
 
 def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
@@ -121,6 +125,7 @@ def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
         _entries(TenantEntry, "tenants", data, bad),
         _entry(FleetEntry, fleet) if fleet is not None and "fleet" not in broken else None,
         _entry(PolicyEntry, policy or {}) if "policy" not in broken else None,
+        TelemetryEntry(),
         broken,
     )
 
@@ -183,6 +188,7 @@ def _catalog(shape: _Shape) -> Catalog:
         nodes=tuple(spec for node in fleet.nodes for spec in convert.node_specs(node)),
         tenants=tuple(convert.tenant(entry) for entry in shape.tenants.values()),
         policy=convert.policy(shape.policy or PolicyEntry()),
+        telemetry=convert.telemetry(shape.telemetry),
         time_scale=float(fleet.time_scale),
         seed=fleet.seed,
     )

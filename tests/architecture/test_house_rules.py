@@ -28,6 +28,8 @@ EDGES = {
     "placement.engines.emulated_http",
     "placement.engines.emulated_server",
     "placement.engines.llamacpp",
+    "prewarm.history",
+    "prewarm.history_sql",
     "prewarm.loop",
     "prewarm.traces.files",
     "gateway.admin",
@@ -43,10 +45,14 @@ EDGES = {
     "gateway.main",
     "gateway.metrics",
     "gateway.relay",
+    "gateway.recorder",
     "gateway.reply",
+    "gateway.scraper",
     "gateway.serving",
     "gateway.state_dir",
+    "gateway.status_document",
     "gateway.status_cli",
+    "gateway.tracing",
     "gateway.upstream",
     "gateway.words",
     "loadtests.bench",
@@ -65,7 +71,8 @@ EDGES = {
 # The world: a pure module imports none of it.
 WORLD = {
     "asyncio", "time", "os", "logging", "socket", "subprocess", "signal", "threading", "tempfile",
-    "shutil", "httpx", "uvicorn", "uvloop", "starlette", "psutil", "typer", "rich", "ray", "pynvml",
+    "shutil", "sqlite3", "httpx", "uvicorn", "opentelemetry", "uvloop", "starlette", "psutil",
+    "typer", "rich", "ray", "pynvml",
 }  # fmt: skip
 
 # Seeded draws: these take a `random.Random` that is handed in, and never the module's own.
