@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway import catalog_cli, daemon, state_dir
+from gateway import catalog_cli, daemon, history_cli, state_dir
 from gateway.status_cli import status
 from gateway.words import FAILED, BadInputError, StartError, fail, say
 
@@ -25,6 +25,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(catalog_cli.app, name="catalog")
+cli.add_typer(history_cli.app, name="history")
 keys = typer.Typer(help="API keys of tenants.", no_args_is_help=True)
 cli.add_typer(keys, name="key")
 cli.command()(status)

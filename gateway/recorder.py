@@ -17,6 +17,14 @@ CLOSE_WALL_S = 5.0
 LATE_US = 1000
 
 
+def history_file(folder: Path, time_scale: float | None) -> Path:
+    """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
+    real, scaled = folder / "history.db", folder / "history-scaled.db"
+    if time_scale is None:
+        return real if real.exists() or not scaled.exists() else scaled
+    return real if time_scale == 1.0 else scaled
+
+
 class Recorder:
     """`start` when requests may come, `close` when none do any more.
 
@@ -24,11 +32,10 @@ class Recorder:
     """
 
     def __init__(self, book: WindowBook, folder: Path, kept: HistoryKept, clock: Clock) -> None:
-        scaled = clock.scale != 1.0
-        self.path = folder / ("history-scaled.db" if scaled else "history.db")
+        self.path = history_file(folder, clock.scale)
         self._book = book
         self._clock = clock
-        self._history = History(self.path, kept, fresh=scaled)
+        self._history = History(self.path, kept, fresh=clock.scale != 1.0)
         self._timer: asyncio.TimerHandle | None = None
         self.state: Callable[[], HistoryState] = self._history.state
         self.keep = self._history.keep

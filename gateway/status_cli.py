@@ -17,6 +17,9 @@ WIDTH_PIPED = 140
 def status(
     state_dir_: Annotated[Path | None, typer.Option("--state-dir")] = None,
     once: Annotated[bool, typer.Option(help="Print once instead of refreshing.")] = False,
+    page: Annotated[
+        bool, typer.Option(help="Print the status page's address, token included.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show models, their rungs and what waits for them; refreshes on a terminal."""
@@ -31,6 +34,10 @@ def status(
             as_json=as_json,
             code=FAILED,
         )
+    if page:
+        address = f"{card.admin_url}/#{state_dir.admin_token(folder)}"
+        say({"page": address}) if as_json else typer.echo(address)
+        return
     document = fetch(card, as_json=as_json)
     if as_json:
         say(document)

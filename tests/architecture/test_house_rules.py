@@ -40,6 +40,7 @@ EDGES = {
     "gateway.daemon",
     "gateway.desk",
     "gateway.gate",
+    "gateway.history_cli",
     "gateway.hot_protocol",
     "gateway.journey",
     "gateway.main",
