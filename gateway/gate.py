@@ -39,6 +39,15 @@ class Watched(Protocol):
     def arm(self) -> None: ...
 
 
+def _context_lines(given: dict[bytes, bytes], trace: Trace | None) -> bytes:
+    """Trace context towards an engine: our span's, or the client's as it came."""
+    context = {name: given[name] for name in CONTEXT_HEADERS if name in given}
+    if trace is not None:
+        baggage = {k: v for k, v in context.items() if k == b"baggage"}
+        context = trace.headers | baggage
+    return b"".join(b"%b: %b\r\n" % line for line in context.items())
+
+
 class Gate:
     """What every journey needs, and the `Ground` that the control loop stands on."""
 
@@ -155,7 +164,7 @@ class Gate:
             prompt_tokens=record.prompt_tokens,
             output_tokens=record.output_tokens,
         )
-        self.record(record)
+        self.telemetry.add(record)
 
     def record(self, record: Record) -> None:
         self.telemetry.add(record)
@@ -191,12 +200,9 @@ class Gate:
             length,
             request_id,
         )
-        for header in CONTEXT_HEADERS:
-            value = request.header.get(header)
-            if trace is not None and header != b"baggage":
-                value = trace.headers.get(header)
-            if value is not None:
-                head += b"%b: %b\r\n" % (header, value)
+        given = request.header
+        if trace is not None or b"traceparent" in given or b"baggage" in given:
+            head += _context_lines(given, trace)
         secret = self._secrets.get(lane.spec.api_key_env, "") if lane.spec.api_key_env else ""
         if secret:
             head += b"authorization: Bearer %b\r\n" % secret.encode()

@@ -191,7 +191,7 @@ class Journey(Ticket):
             self._on_engine_error(relay)
         else:
             outcome, usage = relay.finish()
-            self._end(outcome, usage=usage)
+            self._end(outcome, usage=usage, at_us=relay.last_us)
 
     def _on_fault(self, relay: Relay) -> None:
         """An answer that is none, though its engine lives: the engine stays, the answer ends."""
@@ -298,7 +298,9 @@ class Journey(Ticket):
         if lane is not None and self._gate.admission.release(lane):
             self._gate.admission.wake(lane.spec.id, self._gate.now_us())
 
-    def _end(self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None) -> None:
+    def _end(
+        self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None, at_us: int = 0
+    ) -> None:
         """Once, on every path: free what was taken, record, hand the connection back."""
         if self._ended:
             return
@@ -308,7 +310,7 @@ class Journey(Ticket):
             if timer is not None:
                 timer.cancel()
         self._abort_exchange()
-        now_us = gate.now_us()
+        now_us = at_us or gate.now_us()
         if self.held_since_us:
             self._held_us += now_us - self.held_since_us
             gate.admission.leave(self)

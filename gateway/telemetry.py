@@ -4,14 +4,18 @@ In: one `Record` when a request ends. Out: counts and percentiles of the recent 
 pages. Never: asks the engine, estimates a token, keeps more than a bounded number of samples.
 """
 
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from placement.catalog import Frozen, Task
 
 SAMPLES_MAX = 2048
+SETTLE_EVERY = 1024
+Ints = NDArray[np.int64]
 
 # Buckets that OpenTelemetry advises for the gen_ai.* histograms, spans in microseconds; those of
 # TTFT go on up to the longest deadlines.
@@ -50,20 +54,50 @@ class OutcomeKind(StrEnum):
 
 
 class Histogram:
-    """Counts by upper bound, the last one without bound; the latest samples for percentiles."""
+    """Counts by upper bound, the last one without bound; the latest samples for percentiles.
 
-    __slots__ = ("bounds", "counts", "latest", "total")
+    `add` only keeps the sample: samples are sorted in by the thousand, or when somebody looks.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_fresh", "_latest", "_total", "add")
 
     def __init__(self, bounds: tuple[int, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0
-        self.latest: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self._bounds = np.array(bounds)
+        self._counts: Ints = np.zeros(len(bounds) + 1, np.int64)
+        self._total = 0
+        self._latest: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self._fresh: list[int] = []
+        self.add = self._fresh.append
 
-    def add(self, sample: int) -> None:
-        self.counts[bisect_left(self.bounds, sample)] += 1
-        self.total += sample
-        self.latest.append(sample)
+    @property
+    def bounds(self) -> list[int]:
+        bounds: list[int] = self._bounds.tolist()
+        return bounds
+
+    @property
+    def counts(self) -> list[int]:
+        self.settle()
+        counts: list[int] = self._counts.tolist()
+        return counts
+
+    @property
+    def total(self) -> int:
+        self.settle()
+        return self._total
+
+    @property
+    def latest(self) -> deque[int]:
+        self.settle()
+        return self._latest
+
+    def settle(self) -> None:
+        """Sort in what was added since."""
+        if self._fresh:
+            places = np.searchsorted(self._bounds, self._fresh)
+            self._counts += np.bincount(places, minlength=len(self._counts))
+            self._total += sum(self._fresh)
+            self._latest.extend(self._fresh)
+            self._fresh.clear()
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -89,11 +123,12 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "cold_starts", "durations", "held", "itl", "offered", "outcomes", "output_tokens",
-        "prompt_tokens", "refused", "ttft",
+        "_added", "cold_starts", "durations", "held", "itl", "offered", "outcomes",
+        "output_tokens", "prompt_tokens", "refused", "ttft",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self._added = 0
         self.offered = 0
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.refused: Counter[str] = Counter()
@@ -107,6 +142,9 @@ class ModelTelemetry:
         self.held = Histogram(TTFT_BOUNDS_US)
 
     def add(self, record: Record) -> None:
+        self._added += 1
+        if not self._added % SETTLE_EVERY:
+            self._settle()
         self.offered += not record.retry
         self.outcomes[record.outcome] += 1
         if record.outcome is OutcomeKind.REFUSED:
@@ -124,14 +162,17 @@ class ModelTelemetry:
         if record.output_tokens:
             self.output_tokens.add(record.output_tokens)
         if record.duration_us:
-            self._duration(record).add(record.duration_us)
+            durations = self.durations.get((record.operation, record.code))
+            (durations or self._new_durations(record)).add(record.duration_us)
 
-    def _duration(self, record: Record) -> Histogram:
-        key = (record.operation, record.code)
-        found = self.durations.get(key)
-        if found is None:
-            found = self.durations[key] = Histogram(DURATION_BOUNDS_US)
-        return found
+    def _settle(self) -> None:
+        fixed = (self.ttft, self.itl, self.held, self.prompt_tokens, self.output_tokens)
+        for histogram in (*fixed, *self.durations.values()):
+            histogram.settle()
+
+    def _new_durations(self, record: Record) -> Histogram:
+        made = self.durations[record.operation, record.code] = Histogram(DURATION_BOUNDS_US)
+        return made
 
 
 class Telemetry:

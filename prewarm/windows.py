@@ -174,8 +174,11 @@ class WindowBook:
         meter = self._meters.get(model)
         if meter is None:
             meter = self._meters[model] = _Meter(now_us)
-        meter.spend(now_us)
-        meter.concurrency += 1
+        level, spent_us = meter.concurrency, now_us - meter.since_us
+        if spent_us > 0:  # `spend`, written out: every request comes and goes here
+            meter.levels_us[level] = meter.levels_us.get(level, 0) + spent_us
+            meter.since_us = now_us
+        meter.concurrency = level + 1
         if retry:
             meter.retries += 1
         else:
@@ -188,9 +191,12 @@ class WindowBook:
         if now_us >= self.end_us:
             self.roll(now_us)
         meter = self._meters[model]
-        assert meter.concurrency > 0, "a request ended twice"
-        meter.spend(now_us)
-        meter.concurrency -= 1
+        level, spent_us = meter.concurrency, now_us - meter.since_us
+        assert level > 0, "a request ended twice"
+        if spent_us > 0:
+            meter.levels_us[level] = meter.levels_us.get(level, 0) + spent_us
+            meter.since_us = now_us
+        meter.concurrency = level - 1
         meter.refused += refused
         meter.prompt_tokens += prompt_tokens
         meter.output_tokens += output_tokens
