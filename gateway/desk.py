@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway.asgi import AsgiAnswer
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request, plain_response
+from gateway.hot_protocol import HotProtocol, Request
 from gateway.journey import Journey
 from gateway.openai_api import (
     HOT_ROUTES,
@@ -23,6 +23,7 @@ from gateway.openai_api import (
 )
 from gateway.reply import Reply, retry_headers
 from gateway.telemetry import OutcomeKind, Record
+from gateway.wire import plain_response
 from placement.catalog import ModelSpec, Task, Tenant
 
 US = 1_000_000

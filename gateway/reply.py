@@ -4,9 +4,10 @@ In: what a journey wants said. Out: bytes on its connection, framed for HTTP/1.1
 decides what to say.
 """
 
-from gateway.hot_protocol import REASONS, HotProtocol, Request
+from gateway.hot_protocol import HotProtocol, Request
 from gateway.openai_api import Refusal, error_body, error_event
 from gateway.routing import Lane
+from gateway.wire import REASONS
 
 US = 1_000_000
 RETRY_AFTER_MAX_S = 120
