@@ -53,8 +53,11 @@ EDGES = {
     "loadtests.cli",
     "loadtests.client",
     "loadtests.fleet_process",
+    "loadtests.locust_client",
+    "loadtests.locustfile",
     "loadtests.mock_engine",
     "loadtests.pressure",
+    "loadtests.private_file",
     "loadtests.replay",
     "loadtests.session",
     "loadtests.screen",
@@ -78,6 +81,7 @@ SEEDED = {
     "loadtests.draws",
     "loadtests.generator",
     "loadtests.prompts",
+    "loadtests.visits",
 }
 
 FUNCTION_LINES_MAX = 60

@@ -5,6 +5,7 @@ its processes are. Ended with `warmtide down` on every path, each process told b
 time. Never: stands in for any part of the product.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -57,6 +58,11 @@ def catalog_text(
     text: str = yaml.safe_dump(document, sort_keys=False)
     parse_catalog(text, "the test's catalog")
     return text
+
+
+def digest(key: str) -> str:
+    """An API key as the catalog holds it."""
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 # --- commands -------------------------------------------------------------------------------------
