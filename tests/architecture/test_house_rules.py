@@ -50,6 +50,8 @@ EDGES = {
     "gateway.upstream",
     "gateway.words",
     "loadtests.bench",
+    "loadtests.bench_rounds",
+    "loadtests.bench_subjects",
     "loadtests.cli",
     "loadtests.client",
     "loadtests.fleet_process",
