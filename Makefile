@@ -60,7 +60,7 @@ test: setup  ## everything that this machine can run
 
 PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installed)
 
-bench: setup $(PEER_STAMPS)  ## CPU per request against vllm-router, smg and LiteLLM, about 15 minutes
+bench: setup $(PEER_STAMPS)  ## CPU per request against vllm-router, smg and LiteLLM; some minutes
 	$(BIN)/python -m loadtests.bench --peers $(PEERS) --report docs/reports/gateway.md
 
 # Each peer lives in an environment of its own: their pins are none of ours. One that cannot be

@@ -110,12 +110,11 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _arguments()
     asked = Volume(arguments.rounds, arguments.requests, arguments.connections)
-    report = run(
-        QUICK if arguments.quick else asked,
-        arguments.peers,
-        arguments.only.split(","),
-        quick=arguments.quick,
-    )
+    volume = QUICK if arguments.quick else asked
+    try:
+        report = run(volume, arguments.peers, arguments.only.split(","), quick=arguments.quick)
+    except NotRunningError as error:
+        sys.exit(f"bench: this gateway or its engine {error}")
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     if arguments.report is not None:
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
