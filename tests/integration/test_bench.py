@@ -1,6 +1,5 @@
 """The benchmark itself, quickly: everybody that can be measured is, and whoever cannot is named."""
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import msgspec
 import pytest
 
 from loadtests.bench_report import OURS, Report
-from tests.integration.running import SAFETY_S, processes_over
+from tests.integration.running import processes_over, python
 
 pytestmark = pytest.mark.integration
 
@@ -51,16 +50,10 @@ async def test_peers_that_cannot_be_measured_are_named_and_spoil_nothing(tmp_pat
     peers, page = tmp_path / "peers", tmp_path / "reports" / "gateway.md"
     install(peers, "smg", ENDS_AT_ONCE)
     install(peers, "vllm-router", ANSWERS_ONCE.format(python=sys.executable))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "loadtests.bench", "--quick", "--peers", str(peers), "--report", str(page)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(SAFETY_S):
-        out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    report = msgspec.json.decode(out, type=Report)
+    quick = ("-m", "loadtests.bench", "--quick")
+    done = await python(*quick, "--peers", str(peers), "--report", str(page))
+    assert done.code == 0, done.err
+    report = msgspec.json.decode(done.out, type=Report)
 
     for rows in report.rows.values():
         (ours,) = rows

@@ -4,16 +4,13 @@ What each check says is listed, warnings too, so that a regression shows and an 
 To switch on another part of it, add a line to `PARTS`.
 """
 
-import asyncio
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.integration.running import SAFETY_S, Gateway, catalog_text, emulated, running
+from tests.integration.running import Gateway, catalog_text, emulated, python, running
 
 pytestmark = pytest.mark.integration
 
@@ -85,23 +82,12 @@ async def comply(
 ) -> dict[str, dict[str, Any]]:
     """llm-comply's own findings, by check; all checks of the part if none is named."""
     chosen = ("--filter", ",".join(checks)) if checks else ()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
+    done = await python(
         *("-m", "llm_comply.cli", "--base-url", gateway.base_url, "--api-key", "unused"),
         *("--model", model, "--format", part, "--json", *chosen),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "NO_PROXY": "127.0.0.1"},
     )
-    try:
-        async with asyncio.timeout(SAFETY_S):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert out.startswith(b"{"), err.decode()
-    return {found["id"]: found for found in json.loads(out)["results"]}
+    return {found["id"]: found for found in done.document["results"]}
 
 
 def compare(found: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Check]) -> None:

@@ -1,9 +1,7 @@
 """The locustfile under the unmodified `locust` command: its rows agree with what servers saw."""
 
-import asyncio
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.visits import Kind
-from tests.integration.running import SAFETY_S, Gateway, catalog_text, digest, emulated, running
+from tests.integration.running import Gateway, catalog_text, digest, emulated, python, running
 from tests.loadtests.fake_openai import fake_openai
 
 pytestmark = pytest.mark.integration
@@ -43,31 +41,14 @@ class Told:
 
 async def locust(folder: Path, url: str, *arguments: str, tenants: str = "") -> Told:
     """A headless run of at most some seconds, told by the tables that it prints at its end."""
-    command = ["-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--headless"]
-    command += ["-H", url, "--stop-timeout", "30", "--only-summary"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    done = await python(
+        *("-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"), "--headless"),
+        *("-H", url, "--stop-timeout", "30", "--only-summary", *arguments),
         env={**os.environ, "WARMTIDE_LOAD_TENANTS": tenants},
         cwd=folder,
     )
-    try:
-        async with asyncio.timeout(SAFETY_S):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Told(
-        code=process.returncode,
-        said=said.decode(),
-        rows=_rows(said.decode()),
-        failures=_failures(said.decode()),
-    )
+    said = done.out + done.err
+    return Told(code=done.code, said=said, rows=_rows(said), failures=_failures(said))
 
 
 ROW = re.compile(r"^(\w+(?: \w+)?) {2,}(\S+) +(\d+) +(\d+)\(", re.MULTILINE)
