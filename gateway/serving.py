@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -38,6 +39,8 @@ DRAIN_WALL_S = 10.0
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
+OPEN_FILES_MAX = 1_048_576
+OPEN_FILES_LOW = 8192
 FLEETS = "warmtide.fleets"
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
 
@@ -95,6 +98,7 @@ class Serving:
 
     async def start(self) -> state.Card:
         """Open both ports, then bring the fleet up. Requests are held from the first moment."""
+        raise_open_files()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -250,6 +254,24 @@ class Serving:
             for connection in list(self._connections):
                 connection.expire()
             self.gate.pool.sweep()
+
+
+def raise_open_files() -> None:
+    """Lift the soft limit on open files as far as the hard one allows; warn where that is low.
+
+    The usual soft limit, 1024, would turn clients away: each connection is an open file.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    allowed = OPEN_FILES_MAX if hard == unlimited else min(hard, OPEN_FILES_MAX)
+    if soft != unlimited and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < OPEN_FILES_LOW:
+        log.warning(
+            "at most %d open files are allowed here, and each connection to a client or an engine "
+            "is one: raise the hard limit (`ulimit -Hn`, or LimitNOFILE= of a systemd unit)",
+            allowed,
+        )
 
 
 def _text_of(path: str) -> str:

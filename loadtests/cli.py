@@ -6,7 +6,6 @@ Never: shows a key, decides anything about a trace.
 """
 
 import asyncio
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from gateway.words import BAD_INPUT, FAILED, fail, say
 from loadtests.answers import Outcome
 from loadtests.arrivals import AskedError, Caps
 from loadtests.fleet_process import FleetError
+from loadtests.private_file import private_text
 from loadtests.report import Document
 from loadtests.screen import as_table
 from loadtests.session import Aim, run
@@ -149,13 +149,7 @@ def key_from(path: Path | None) -> str:
     """The API key from its file, which must be nobody else's to read."""
     if path is None:
         return ""
-    try:
-        mode = path.stat().st_mode
-        key = path.read_text("ascii").strip()
-    except (OSError, UnicodeError) as error:
-        raise AskedError(f"--api-key-file {path}: cannot be read as a key") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise AskedError(f"--api-key-file {path}: others may read it; run `chmod 600 {path}`")
+    key = private_text(path, "--api-key-file").strip()
     if not key or not key.isprintable() or " " in key:
         raise AskedError(f"--api-key-file {path}: must hold one key on one line")
     return key

@@ -57,11 +57,16 @@ EDGES = {
     "gateway.upstream",
     "gateway.words",
     "loadtests.bench",
+    "loadtests.bench_rounds",
+    "loadtests.bench_subjects",
     "loadtests.cli",
     "loadtests.client",
     "loadtests.fleet_process",
+    "loadtests.locust_client",
+    "loadtests.locustfile",
     "loadtests.mock_engine",
     "loadtests.pressure",
+    "loadtests.private_file",
     "loadtests.replay",
     "loadtests.session",
     "loadtests.screen",
@@ -86,6 +91,7 @@ SEEDED = {
     "loadtests.draws",
     "loadtests.generator",
     "loadtests.prompts",
+    "loadtests.visits",
 }
 
 FUNCTION_LINES_MAX = 60
