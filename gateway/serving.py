@@ -32,10 +32,13 @@ from prewarm.loop import Loop
 log = logging.getLogger("warmtide.gateway")
 
 DRAIN_WALL_S = 10.0
+NODES_TOLD_MAX = 8
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
 FLEETS = "warmtide.fleets"
+START_LOOK_WALL_S = 0.1
+Tell = Callable[[str, str], None]
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
 
 
@@ -55,12 +58,18 @@ class Serving:
     """A running gateway. `start`, then `until_stopped`, then `close`.
 
     `secret_of` looks a secret up by the name of its environment variable; empty where it is unset.
+    `tell` hears what a start or an end is waiting for: a name of the phase, and words.
     """
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, secret_of: Callable[[str], str]
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        secret_of: Callable[[str], str],
+        tell: Tell = lambda _name, _told: None,
     ) -> None:
         self.settings = settings
+        self._tell = tell
         self._secret_of = secret_of
         self.folder = Path(settings.state_dir)
         scale = settings.time_scale or catalog.time_scale
@@ -92,6 +101,7 @@ class Serving:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_file)
+        self._tell("ports", "opening the ports")
         url = await self._listen(self.desk, self.settings.port)
         admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
         await self._start_fleet()
@@ -118,7 +128,12 @@ class Serving:
         self._fleet_begun = True
         starting = asyncio.create_task(self.loop.start())
         stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        pending = {starting, stopping}
+        while len(pending) == 2:
+            self._tell("fleet", self._awaited())
+            _, pending = await asyncio.wait(
+                pending, timeout=START_LOOK_WALL_S, return_when=asyncio.FIRST_COMPLETED
+            )
         if stopping.done():
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -128,6 +143,15 @@ class Serving:
             await starting
         except FleetError as error:
             raise StartError(str(error)) from None
+
+    def _awaited(self) -> str:
+        """Which nodes a start waits for, by what the fleet has reported so far."""
+        silent = [node.node_id for node in self.gate.snapshot.nodes if not node.alive]
+        if not silent:
+            return "starting the fleet"
+        shown = ", ".join(silent[:NODES_TOLD_MAX])
+        more = len(silent) - NODES_TOLD_MAX
+        return f"waiting for the agents of {shown}{f' and {more} more' if more > 0 else ''}"
 
     async def until_stopped(self) -> None:
         await self._stop.wait()
@@ -150,6 +174,7 @@ class Serving:
             self._sweeper.cancel()
         await self.gate.pool.close()
         if self._fleet_begun:
+            self._tell("ending", "ending agents and engines")
             await self.loop.close(end_engines=True)
             state.drop_card(self.folder)
 
@@ -157,7 +182,10 @@ class Serving:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 # Only at the end of the process: connections need not carry an event for this.
-                while self._connections:  # noqa: ASYNC110
+                while self._connections:
+                    open_now = len(self._connections)
+                    answers = "1 answer" if open_now == 1 else f"{open_now} answers"
+                    self._tell("draining", f"letting {answers} end")
                     await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
