@@ -43,6 +43,7 @@ def announce(card: state_dir.Card, catalog: Catalog, *, as_json: bool) -> None:
 def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
     gpus = sum(node.gpus for node in catalog.nodes)
     lines = [f"Warmtide serves at {card.url}/v1 (pid {card.pid})", ""]
+    width = max((len(spec.id) for spec in catalog.models), default=0)
     for spec in catalog.models:
         where = {
             EngineKind.LLAMACPP: "real model on this machine's CPU",
@@ -51,7 +52,7 @@ def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
             EngineKind.EXTERNAL: f"external: {', '.join(spec.endpoints)}",
         }[spec.engine]
         names = ", ".join([*spec.aliases, *(a.id for a in spec.adapters)])
-        lines.append(f"  {spec.id:<22} {where}{f'  (also: {names})' if names else ''}")
+        lines.append(f"  {spec.id:<{width}} {where}{f'  (also: {names})' if names else ''}")
     lines += [
         "",
         f"  fleet: {len(catalog.nodes)} nodes, {gpus} GPUs, trace time x{card.time_scale:g}",

@@ -133,6 +133,13 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
             runner.run(run(shown))
     except StartError as error:
         fail(str(error), as_json=as_json, code=FAILED)
+    except OSError as error:  # a full disk, a quota, a folder taken away
+        fail(
+            f"{error.filename or folder}: {error.strerror or error}; `warmtide doctor --state-dir "
+            f"{folder}` looks closer",
+            as_json=as_json,
+            code=FAILED,
+        )
 
 
 def _teller(shown: Steps, folder: Path) -> Callable[[str, str], None]:

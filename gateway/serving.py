@@ -235,8 +235,8 @@ class Serving:
         except OSError as error:
             flag = "--port" if desk is self.desk else "--admin-port"
             raise StartError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. "
-                f"Choose another with {flag}, or end what runs there (`warmtide down`)"
+                f"cannot listen on {host}:{port}: {_reason(error)}. Choose another with {flag}, "
+                "or end what runs there (`warmtide doctor` tells who, `warmtide down` ends ours)"
             ) from None
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
@@ -250,6 +250,11 @@ class Serving:
             for connection in list(self._connections):
                 connection.expire()
             self.gate.pool.sweep()
+
+
+def _reason(error: OSError) -> str:
+    """The system's words alone: asyncio wraps them in its own."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _text_of(path: str) -> str:

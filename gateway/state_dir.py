@@ -7,7 +7,6 @@ lock, tokens (mode 0600). Never: trusts a pid without its start time.
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 
 from gateway.words import BadInputError, StartError
 from placement.catalog import Frozen
+from placement.tokens import token_in
 
 CARD = "gateway.json"
 PHASE = "phase.json"
@@ -64,7 +64,10 @@ L = TypeVar("L", bound=_Left)
 def named(given: Path | None) -> Path:
     """Which folder is meant; it may not be there yet."""
     home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")  # noqa: TID251 -- where the XDG rules say
-    return (given or Path(home) / "warmtide").resolve()
+    folder = (given or Path(home) / "warmtide").resolve()
+    if folder.is_file():
+        raise BadInputError(f"--state-dir {folder}: is a file; name a folder")
+    return folder
 
 
 def shipped(name: str) -> Path:
@@ -77,8 +80,6 @@ def folder_of(given: Path | None) -> Path:
     folder = named(given)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except FileExistsError:
-        raise BadInputError(f"--state-dir {folder}: is a file; name a folder") from None
     except OSError as error:
         raise BadInputError(
             f"--state-dir {folder}: cannot be made: {error.strerror}; name a folder of yours"
@@ -180,11 +181,4 @@ def own_start_time() -> float:
 
 def admin_token(state_dir: Path) -> str:
     """The admin port's token; made on first use, readable by its owner only."""
-    path = state_dir / TOKEN
-    try:
-        return path.read_text("ascii").strip()
-    except FileNotFoundError:
-        token = secrets.token_urlsafe(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token)
-        return token
+    return token_in(state_dir / TOKEN)

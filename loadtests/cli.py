@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway import completing
-from gateway.state_dir import folder_of
+from gateway.state_dir import named
 from gateway.words import BAD_INPUT, FAILED, fail, say
 from loadtests.trace_places import GENERATED, demo_trace, traces_folder, traces_in
 
@@ -120,7 +120,7 @@ def replay(
         return Aim(
             url=url or None,
             admin_url=admin_url or None,
-            state_dir=folder_of(state_dir),
+            state_dir=named(state_dir),
             catalog=catalog,
             speed=speed,
             api_key=key_from(api_key_file),

@@ -13,6 +13,7 @@ EDGES = {
     "placement.clock",
     "placement.catalog_file",
     "placement.fleet",
+    "placement.tokens",
     "placement.fleets.leftovers",
     "placement.fleets.local",
     "placement.fleets.local_node",
