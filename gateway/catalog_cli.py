@@ -115,10 +115,13 @@ def _asked(
 
 def _good(file: Path, *, as_json: bool) -> "Catalog":
     """The catalog in a file, or the end of the command with everything that is wrong with it."""
+    from gateway.progress import steps
     from placement.catalog_file import CatalogError, load_catalog
 
     try:
-        return load_catalog(file)
+        with steps() as shown:
+            shown.step(f"reading {file}")
+            return load_catalog(file)
     except CatalogError as error:
         report_problems(error, as_json=as_json)
         raise typer.Exit(BAD_INPUT) from None

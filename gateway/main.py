@@ -1,26 +1,29 @@
-"""The command line `warmtide`. An edge: the only place that reads arguments and the environment.
+"""The command line `warmtide`. An edge: the only place that reads arguments.
 
 Every command takes `--json`: one JSON document on stdout, logs on stderr. Exit codes: 0 done,
 1 failed, 2 bad input. Other packages add commands by the entry points `warmtide.commands`. What a
 command needs is imported when it runs, so that help and completions come at once.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from gateway import catalog_cli, completing, state_dir
 from gateway.doctor.cli import doctor
+from gateway.environment import secret_of
 from gateway.plugins import Commands
 from gateway.progress import Steps, steps
 from gateway.status_cli import status
 from gateway.words import BAD_INPUT, FAILED, BadInputError, StartError, fail, say
+
+if TYPE_CHECKING:
+    from placement.catalog import Catalog
 
 cli = typer.Typer(
     cls=Commands,
@@ -95,24 +98,15 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
     import uvloop
 
     from gateway import daemon
-    from gateway.checks import UnfitError
     from gateway.limits import allow_many_sockets
-    from gateway.serving import Serving, Settings, load_for_start
-    from placement.catalog_file import CatalogError
+    from gateway.serving import Serving, Settings
 
     _log_to_stderr(verbose=as_json)
-    catalog_path, folder = Path(settings["catalog_path"]), Path(settings["state_dir"])
-    try:
-        catalog = load_for_start(catalog_path, settings["host"], settings["fleet"], _secret_of)
-    except CatalogError as error:
-        catalog_cli.report_problems(error, as_json=as_json)
-        raise typer.Exit(2) from None
-    except UnfitError as error:
-        fail(str(error), as_json=as_json)
+    catalog, folder = _loaded(settings, as_json=as_json), Path(settings["state_dir"])
 
     async def run(shown: Steps) -> None:
         tell = _teller(shown, folder)
-        serving = Serving(Settings(**settings), catalog, _secret_of, tell)
+        serving = Serving(Settings(**settings), catalog, secret_of, tell)
         try:
             card = await serving.start()
             state_dir.drop_phase(folder)
@@ -140,6 +134,24 @@ def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
             as_json=as_json,
             code=FAILED,
         )
+
+
+def _loaded(settings: dict[str, Any], *, as_json: bool) -> "Catalog":
+    """The catalog, checked against how it will be served, or the end of the command."""
+    from gateway.checks import UnfitError
+    from gateway.serving import load_for_start
+    from placement.catalog_file import CatalogError
+
+    path, host, fleet = Path(settings["catalog_path"]), settings["host"], settings["fleet"]
+    try:
+        with steps() as shown:
+            shown.step(f"reading {path}")
+            return load_for_start(path, host, fleet, secret_of)
+    except CatalogError as error:
+        catalog_cli.report_problems(error, as_json=as_json)
+        raise typer.Exit(BAD_INPUT) from None
+    except UnfitError as error:
+        fail(str(error), as_json=as_json)
 
 
 def _teller(shown: Steps, folder: Path) -> Callable[[str, str], None]:
@@ -172,10 +184,6 @@ def _log_to_stderr(*, verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-def _secret_of(name: str) -> str:
-    return os.environ.get(name, "")  # noqa: TID251 -- the one reader
 
 
 @cli.command()

@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 import psutil
 
+from gateway.environment import state_home
 from gateway.words import BadInputError, StartError
 from placement.catalog import Frozen
 from placement.tokens import token_in
@@ -63,8 +64,7 @@ L = TypeVar("L", bound=_Left)
 
 def named(given: Path | None) -> Path:
     """Which folder is meant; it may not be there yet."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")  # noqa: TID251 -- where the XDG rules say
-    folder = (given or Path(home) / "warmtide").resolve()
+    folder = (given or state_home() / "warmtide").resolve()
     if folder.is_file():
         raise BadInputError(f"--state-dir {folder}: is a file; name a folder")
     return folder

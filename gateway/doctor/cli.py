@@ -4,7 +4,6 @@ In: what one would give to `warmtide up`. Out: a line per finding, or one JSON d
 exit 0 when nothing failed, 1 when something did, 2 when the options were at fault.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from gateway import state_dir
+from gateway.environment import secret_of
 from gateway.progress import steps
 from gateway.words import FAILED, fail, say
 
@@ -41,8 +41,10 @@ def doctor(
 
     if catalog is not None and not catalog.exists():
         fail(f"--catalog {catalog}: there is no such file", as_json=as_json)
-    setup = _setup(catalog, host, port, admin_port, state_dir.named(state_dir_), traces)
+    folder = state_dir.named(state_dir_)
     with steps() as shown:
+        shown.step("reading the catalog")
+        setup = _setup(catalog, host, port, admin_port, folder, traces)
         findings = examine(setup, shown)
     if as_json:
         say(document(findings))
@@ -81,7 +83,7 @@ def _setup(
         admin_port=_first(admin_port, admin and admin.port, ADMIN_PORT),
         state_dir=folder,
         traces=traces,
-        secret_of=lambda name: os.environ.get(name, ""),  # noqa: TID251 -- as `up` reads them
+        secret_of=secret_of,
     )
 
 

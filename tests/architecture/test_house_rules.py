@@ -44,6 +44,7 @@ EDGES = {
     "gateway.doctor.cli",
     "gateway.doctor.look_machine",
     "gateway.doctor.look_services",
+    "gateway.environment",
     "gateway.gate",
     "gateway.hot_protocol",
     "gateway.journey",
