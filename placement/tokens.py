@@ -16,6 +16,7 @@ def token_in(path: Path) -> str:
             return token
     except FileNotFoundError:
         pass
+    path.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_urlsafe(32)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
