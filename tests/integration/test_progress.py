@@ -119,6 +119,7 @@ def test_a_terminal_shows_a_live_line_and_stdout_stays_one_document(folder: Path
     assert "starting the gateway (pid" in up.terminal
     assert "\x1b[2K" in up.terminal, "the line is rewritten in place"
     assert "\x1b[3" in up.terminal, "in colour"
+    assert up.terminal.endswith("\x1b[2K"), "and wiped at the end"
     status = on_terminal("status", "--json", "--state-dir", state, env={"NO_COLOR": "1"})
     assert json.loads(status.out)["models"]
     assert "asking the gateway at http://127.0.0.1:" in status.terminal
