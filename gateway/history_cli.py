@@ -78,7 +78,7 @@ def _rows(
         last_us = parse_time_us(last)
     except UnitError as error:
         raise BadInputError(f"--last {last}: {error}") from None
-    folder = state_dir.folder_of(state)
+    folder = state_dir.named(state)
     card = state_dir.read_card(folder)
     path = history_file(folder, None if card is None else card.time_scale)
     try:

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -36,12 +35,13 @@ from prewarm.loop import Loop
 log = logging.getLogger("warmtide.gateway")
 
 DRAIN_WALL_S = 10.0
+NODES_TOLD_MAX = 8
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
-OPEN_FILES_MAX = 1_048_576
-OPEN_FILES_LOW = 8192
 FLEETS = "warmtide.fleets"
+START_LOOK_WALL_S = 0.1
+Tell = Callable[[str, str], None]
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
 
 
@@ -61,12 +61,18 @@ class Serving:
     """A running gateway. `start`, then `until_stopped`, then `close`.
 
     `secret_of` looks a secret up by the name of its environment variable; empty where it is unset.
+    `tell` hears what a start or an end is waiting for: a name of the phase, and words.
     """
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, secret_of: Callable[[str], str]
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        secret_of: Callable[[str], str],
+        tell: Tell = lambda _name, _told: None,
     ) -> None:
         self.settings = settings
+        self._tell = tell
         self._secret_of = secret_of
         self.folder = Path(settings.state_dir)
         scale = settings.time_scale or catalog.time_scale
@@ -98,11 +104,11 @@ class Serving:
 
     async def start(self) -> state.Card:
         """Open both ports, then bring the fleet up. Requests are held from the first moment."""
-        raise_open_files()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_file)
+        self._tell("ports", "opening the ports")
         url = await self._listen(self.desk, self.settings.port)
         admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
         self._address = url.removeprefix("http://")
@@ -133,7 +139,12 @@ class Serving:
         self._fleet_begun = True
         starting = asyncio.create_task(self.loop.start())
         stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        pending = {starting, stopping}
+        while len(pending) == 2:
+            self._tell("fleet", self._awaited())
+            _, pending = await asyncio.wait(
+                pending, timeout=START_LOOK_WALL_S, return_when=asyncio.FIRST_COMPLETED
+            )
         if stopping.done():
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -143,6 +154,15 @@ class Serving:
             await starting
         except FleetError as error:
             raise StartError(str(error)) from None
+
+    def _awaited(self) -> str:
+        """Which nodes a start waits for, by what the fleet has reported so far."""
+        silent = [node.node_id for node in self.gate.snapshot.nodes if not node.alive]
+        if not silent:
+            return "starting the fleet"
+        shown = ", ".join(silent[:NODES_TOLD_MAX])
+        more = len(silent) - NODES_TOLD_MAX
+        return f"waiting for the agents of {shown}{f' and {more} more' if more > 0 else ''}"
 
     async def until_stopped(self) -> None:
         await self._stop.wait()
@@ -168,6 +188,7 @@ class Serving:
         await self.recorder.close()
         await self._end_tracing(self.gate.tracing)
         if self._fleet_begun:
+            self._tell("ending", "ending agents and engines")
             await self.loop.close(end_engines=True)
             state.drop_card(self.folder)
 
@@ -175,7 +196,10 @@ class Serving:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 # Only at the end of the process: connections need not carry an event for this.
-                while self._connections:  # noqa: ASYNC110
+                while self._connections:
+                    open_now = len(self._connections)
+                    answers = "1 answer" if open_now == 1 else f"{open_now} answers"
+                    self._tell("draining", f"letting {answers} end")
                     await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
@@ -239,8 +263,8 @@ class Serving:
         except OSError as error:
             flag = "--port" if desk is self.desk else "--admin-port"
             raise StartError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. "
-                f"Choose another with {flag}, or end what runs there (`warmtide down`)"
+                f"cannot listen on {host}:{port}: {_reason(error)}. Choose another with {flag}, "
+                "or end what runs there (`warmtide doctor` tells who, `warmtide down` ends ours)"
             ) from None
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
@@ -256,22 +280,9 @@ class Serving:
             self.gate.pool.sweep()
 
 
-def raise_open_files() -> None:
-    """Lift the soft limit on open files as far as the hard one allows; warn where that is low.
-
-    The usual soft limit, 1024, would turn clients away: each connection is an open file.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    allowed = OPEN_FILES_MAX if hard == unlimited else min(hard, OPEN_FILES_MAX)
-    if soft != unlimited and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < OPEN_FILES_LOW:
-        log.warning(
-            "at most %d open files are allowed here, and each connection to a client or an engine "
-            "is one: raise the hard limit (`ulimit -Hn`, or LimitNOFILE= of a systemd unit)",
-            allowed,
-        )
+def _reason(error: OSError) -> str:
+    """The system's words alone: asyncio wraps them in its own."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _text_of(path: str) -> str:

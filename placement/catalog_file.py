@@ -230,7 +230,7 @@ def _text_of(path: Path) -> str:
             raw = file.read(CHARS_MAX * 4 + 1)
         return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        raise _unreadable(path, "no such file", "Check the path given to --catalog") from None
+        raise _unreadable(path, "no such file", "Check the path") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _unreadable(path, "not UTF-8 text", "Save the file as UTF-8", line) from None

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -259,6 +259,14 @@ def routes(agent: Agent) -> list[Route]:
     ]
 
 
+async def _left(_: Request, __: Exception) -> Response:
+    """Whoever asked is gone in the middle of asking: no error of ours, and nobody reads this."""
+    return Response(status_code=400)
+
+
+_HANDLERS = {ClientDisconnect: _left}
+
+
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
@@ -285,7 +293,7 @@ async def serve(spec: AgentSpec, token: str) -> None:
     listener = _listener(spec.port)
     server = uvicorn.Server(
         uvicorn.Config(
-            guarded(Starlette(routes=routes(agent)), token),
+            guarded(Starlette(routes=routes(agent), exception_handlers=_HANDLERS), token),
             access_log=False,
             log_level="warning",
             loop="asyncio",

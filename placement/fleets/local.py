@@ -6,10 +6,7 @@ directory; `end_leftovers` ends what is found there when nobody wants it back.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from placement.fleets.leftovers import end_node
 from placement.fleets.local_node import AgentDownError, LocalNode
 from placement.plan import Accepted, Action, Answer, Outcome, RefusalCode, Refused
 from placement.snapshot import ClusterSnapshot, NodeState
+from placement.tokens import token_in
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +47,8 @@ class LocalFleet:
     async def start(self, listener: Callable[[FleetEvent], None]) -> None:
         """Bring every agent up, or find it; return when each has reported its inventory."""
         self._listener = listener
-        token_file = token_at(self._state_dir / "agent.token")
-        token = token_file.read_text().strip()
+        token_file = self._state_dir / "agent.token"
+        token = token_in(token_file)
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"},
             timeout=_SUBMIT_WALL_S,
@@ -154,16 +152,6 @@ def managed(catalog: Catalog) -> tuple[ModelSpec, ...]:
 
 def node_folder(state_dir: Path, node_id: str) -> Path:
     return state_dir / "nodes" / node_id.replace("/", "%2F")
-
-
-def token_at(path: Path) -> Path:
-    """A file with a token for agents and engines, readable by its owner alone; made once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    return path
 
 
 def _unreachable(action: Action, message: str) -> Refused:
