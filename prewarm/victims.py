@@ -7,7 +7,7 @@ suffice. Never: touches a busy replica, a model's minimum, or a place promised t
 from collections.abc import Iterable, Mapping
 
 from placement.catalog import ModelSpec, ReplicaId
-from placement.edges import LEGAL_STEPS, climb_us, edge_us, gpu_bytes, step_edge
+from placement.edges import climb_us, edge_us, gpu_bytes, legal, step_edge
 from placement.feasibility import (
     gpu_free_bytes,
     host_free_bytes,
@@ -169,9 +169,9 @@ def _reachable(
     if to is None:
         return None
     spec = draft.facts.models[replica.model_id]
-    if to is Rung.PARKED and (replica.rung, to) in LEGAL_STEPS:
+    if to is Rung.PARKED and legal(replica, to):
         to = to if room_for_step(spec, node, replica, to) is None else Rung.SHED
-    return to if (replica.rung, to) in LEGAL_STEPS and to < replica.rung else replica.rung
+    return to if legal(replica, to) and to < replica.rung else replica.rung
 
 
 def _pruned(

@@ -42,7 +42,7 @@ SMALL = model("small")
 BIG = model("big", weights_bytes=40 * GB)
 WIDE = model("wide", gpus=2, weights_bytes=60 * GB)
 TINY = model("tiny", engine=EngineKind.LLAMACPP, weights_bytes=GB // 10)
-REAL = model("real", engine=EngineKind.VLLM)
+REAL = model("real", engine=EngineKind.EXTERNAL)
 MODELS = (SMALL, BIG, WIDE, TINY, REAL)
 NODE = node(host_bytes=120 * GB)
 NOW_US = 1_000_000
