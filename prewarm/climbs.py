@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from placement.catalog import ModelSpec, NodeSpec
-from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes, legal
+from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.feasibility import (
     freeing_in_the_way,
     host_free_bytes,
@@ -118,8 +118,6 @@ def _promotions(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
         if not at_rest or replica.rung is Rung.SERVING or draft.blocked(spec, replica.node_id):
             continue
         node = draft.nodes[replica.node_id]
-        if not legal(replica, Rung.SERVING):
-            continue
         if start_in_the_way(node.replicas, replica.gpu_ids) is not None:
             continue
         if draft.promised_to_another(spec, node.node_id, replica.gpu_ids):

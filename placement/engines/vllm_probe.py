@@ -54,25 +54,36 @@ def _takes(operation: Mapping[str, Any], parameter: str) -> bool:
 
 
 def lacks(offer: Offered, *, on_cpu: bool, adapted: bool = False) -> tuple[Lack, ...]:
-    """Every edge of which a call is missing, with the reason.
+    """Every edge that this server cannot go, with the reason. A rung from which there is no way
+    back to serving is not gone to."""
+    why = {edge: _obstacle(offer, *edge, on_cpu=on_cpu, adapted=adapted) for edge in CALLS}
+    where = f"vLLM {offer.version}{' on a CPU' if on_cpu else ''}"
+    found = []
+    for at, to in CALLS:
+        reason = why[at, to] or why.get((to, Rung.SERVING), "")
+        if reason:
+            step = f"{at.name.lower()} → {to.name.lower()}"
+            found.append(Lack(at=at, to=to, why=f"{where} cannot go {step}: {reason}"))
+    return tuple(found)
+
+
+def _obstacle(offer: Offered, at: Rung, to: Rung, *, on_cpu: bool, adapted: bool) -> str:
+    """Why not, in words; empty where nothing stands in the way.
 
     On the CPU `release_kv_cache_memory` is listed and answers 500. Whether loaded adapters come
     back after a level-2 sleep is not known: models that have some are not shed on GPUs.
     """
-    found = []
-    for (at, to), calls in CALLS.items():
-        needed = [call.split("?")[0].strip("/") for call in calls] + ["is_sleeping"]
-        missing = [name for name in dict.fromkeys(needed) if name not in offer.calls]
-        if on_cpu and _RELEASE in needed:
-            missing = [_RELEASE]
-        why = f"it offers no usable {', '.join(missing)}" if missing else ""
-        if adapted and not on_cpu and to is Rung.SHED:
-            why = why or "its adapters might be lost"
-        if why:
-            step = f"{at.name.lower()} → {to.name.lower()}"
-            where = f"vLLM {offer.version}{' on a CPU' if on_cpu else ''}"
-            found.append(Lack(at=at, to=to, why=f"{where} cannot go {step}: {why}"))
-    return tuple(found)
+    needed = [call.split("?")[0].strip("/") for call in CALLS[at, to]]
+    if to is Rung.SERVING:
+        needed.append("is_sleeping")
+    missing = [name for name in dict.fromkeys(needed) if name not in offer.calls]
+    if on_cpu and _RELEASE in needed:
+        missing = [_RELEASE]
+    if missing:
+        return f"it offers no usable {', '.join(missing)}"
+    if adapted and not on_cpu and to is Rung.SHED:
+        return "its adapters might be lost"
+    return ""
 
 
 def remark(version: str) -> str:

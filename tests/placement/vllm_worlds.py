@@ -16,7 +16,7 @@ TOKEN = "only-for-tests"
 
 def vllm(model_id: str = "tiny", **changes: Any) -> ModelSpec:
     """A real model of 8B class unless told otherwise."""
-    return model(model_id, engine=EngineKind.VLLM, source="org/tiny", **changes)
+    return model(model_id, **{"engine": EngineKind.VLLM, "source": "org/tiny", **changes})
 
 
 def nothing() -> Mapping[str, int]:
