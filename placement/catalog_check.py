@@ -148,6 +148,14 @@ def check_real_time(specs: Specs, fleet: FleetEntry) -> Iterator[Finding]:
             yield Finding(("models", i, "engine"), what, "Remove fleet.time_scale, or emulate it")
 
 
+def check_shares(specs: Specs) -> Iterator[Finding]:
+    """Nodes of type CPU have shares of one memory: there is nothing to be parallel over."""
+    for i, spec in specs.items():
+        if spec.on_cpu and spec.gpus > 1:
+            what = f"a replica takes one share of a CPU node, not {spec.gpus}"
+            yield Finding(("models", i, "gpus"), what, "Write 1, or remove it")
+
+
 def check_fit(specs: Specs, nodes: list[NodeSpec]) -> Iterator[Finding]:
     """Each managed model needs a node that can hold one serving replica."""
     for i, spec in specs.items():

@@ -166,6 +166,7 @@ def _fleet_checks(
     unsound = [*check.check_nodes(fleet), *check.check_node_names(fleet)]
     yield from unsound
     yield from check.check_real_time(specs, fleet)
+    yield from check.check_shares(specs)
     if unsound:
         return
     nodes = [spec for node in fleet.nodes for spec in convert.node_specs(node)]

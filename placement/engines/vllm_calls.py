@@ -37,16 +37,17 @@ async def canary(client: httpx.AsyncClient, endpoint: str, spec: ModelSpec) -> s
     text may be empty: a special token, or half a character.
     """
     body: dict[str, Any] = {"model": spec.id}
-    if spec.engine is EngineKind.VLLM and Task.EMBEDDINGS not in spec.tasks:
-        body["return_token_ids"] = True
+    one_token: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "seed": 0}
+    if spec.engine is EngineKind.VLLM:
+        one_token["return_token_ids"] = True
     if Task.COMPLETIONS in spec.tasks:
-        body |= {"prompt": _CANARY, "max_tokens": 1, "temperature": 0, "seed": 0}
+        body |= {"prompt": _CANARY, **one_token}
         answer = await ask(client, "POST", f"http://{endpoint}/v1/completions", body)
         choice = _first(answer, "choices")
         found = choice.get("token_ids") or choice.get("text")
     elif Task.CHAT in spec.tasks:
         message = {"role": "user", "content": _CANARY}
-        body |= {"messages": [message], "max_tokens": 1, "temperature": 0, "seed": 0}
+        body |= {"messages": [message], **one_token}
         answer = await ask(client, "POST", f"http://{endpoint}/v1/chat/completions", body)
         choice = _first(answer, "choices")
         found = choice.get("token_ids") or choice.get("message", {}).get("content")

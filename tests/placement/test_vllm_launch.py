@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from placement.catalog import Adapter
 from placement.catalog_file import CatalogError, parse_catalog
 from placement.edges import footprint_bytes
+from placement.engines.vllm_guard.warmtide_guard import OPEN
 from placement.engines.vllm_launch import (
     MODULE,
     Ground,
@@ -227,6 +228,12 @@ def test_the_nodes_decide_whether_vllm_runs_on_the_cpu() -> None:
     assert footprint_bytes(on_cpu) < footprint_bytes(on_gpus)
 
 
+def test_a_replica_takes_one_share() -> None:
+    text = catalog_with("x", gpu="CPU").replace("engine: vllm", "engine: vllm\n    gpus: 2")
+    with pytest.raises(CatalogError, match=r"models\[0\].gpus: a replica takes one share"):
+        parse_catalog(text, "c")
+
+
 def test_emulated_gpus_are_no_shares_of_a_memory() -> None:
     text = catalog_with("x", gpu="CPU").replace("engine: vllm", "engine: emulated")
     with pytest.raises(CatalogError, match="all nodes are of type CPU"):
@@ -238,3 +245,18 @@ def test_the_shipped_example_for_gpus_is_good() -> None:
     models = parse_catalog(path.read_text("utf-8"), path.name).models
     assert len(models) >= 2
     assert not any(m.on_cpu for m in models)
+
+
+def test_the_example_of_the_page_is_good() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "vllm.md").read_text("utf-8")
+    (example,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:] if "fleet:" in part)
+    (spec,) = parse_catalog(example, "docs/vllm.md").models
+    assert spec.on_cpu
+
+
+def test_the_page_lists_what_the_guard_lets_through() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "vllm.md").read_text("utf-8")
+    (block,) = (part for part in page.split("```") if part.startswith("\nPOST "))
+    posts, gets = block.split("GET")
+    assert set(posts.split()) - {"POST"} == OPEN["POST"]
+    assert set(gets.split()) == OPEN["GET"]
