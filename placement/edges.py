@@ -209,36 +209,29 @@ def start_edge(spec: ModelSpec, weights_at: WeightsAt) -> Edge:
             preconditions=(Precondition.HOST_MEMORY_FREE,),
             source=_CPU_START_SOURCE,
         )
-    if spec.on_cpu:
-        return Edge(
-            fixed_us=int(c.VLLM_CPU_START_S.value * US),
-            transfers=fetch_transfers(spec, weights_at, WeightsAt.HOST),
-            exclusive_gpu=True,
-            at=at,
-            to=to,
-            held_gpu_bytes=footprint_bytes(spec),
-            held_host_bytes=host_bytes(spec, Rung.SERVING),
-            preconditions=_START_NEEDS,
-            source=_VLLM_CPU_START_SOURCE,
-        )
-    weights_gb = spec.weights_per_gpu_bytes / GB
-    fixed_s = (
-        c.START_FIXED_S.value
-        + c.START_PER_LAYER_S.value * spec.layers
-        + c.START_PROFILE_S.value
-        + c.START_PROFILE_PER_GB_S.value * weights_gb
-        + (c.START_TP_S.value if spec.gpus > 1 else 0.0)
-    )
+    fetch = fetch_transfers(spec, weights_at, WeightsAt.HOST)
+    fixed_s = c.VLLM_CPU_START_S.value if spec.on_cpu else _gpu_start_s(spec)
     return Edge(
         fixed_us=int(fixed_s * US),
-        transfers=(*fetch_transfers(spec, weights_at, WeightsAt.HOST), _load(spec)),
+        transfers=fetch if spec.on_cpu else (*fetch, _load(spec)),
         exclusive_gpu=True,
         at=at,
         to=to,
         held_gpu_bytes=footprint_bytes(spec),
         held_host_bytes=host_bytes(spec, Rung.SERVING),
         preconditions=_START_NEEDS,
-        source=_GPU_START_SOURCE,
+        source=_VLLM_CPU_START_SOURCE if spec.on_cpu else _GPU_START_SOURCE,
+    )
+
+
+def _gpu_start_s(spec: ModelSpec) -> float:
+    """Everything of a start on a GPU but the bytes."""
+    return (
+        c.START_FIXED_S.value
+        + c.START_PER_LAYER_S.value * spec.layers
+        + c.START_PROFILE_S.value
+        + c.START_PROFILE_PER_GB_S.value * spec.weights_per_gpu_bytes / GB
+        + (c.START_TP_S.value if spec.gpus > 1 else 0.0)
     )
 
 

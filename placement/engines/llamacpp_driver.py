@@ -5,13 +5,10 @@ What it starts outlives the agent and is found again by its files.
 
 from pathlib import Path
 
-import httpx
-
 from placement.engines import vllm_calls
 from placement.engines.base import IDENTITY, Engine, EngineError, Living, alive
 from placement.engines.processes import Processes
 from placement.engines.ready_file import new_client, read_ready, until_ready
-from placement.engines.requests_of import requests_of
 from placement.snapshot import Lack, Rung, WeightsAt
 
 _GRACE_S = 2.0
@@ -85,11 +82,7 @@ class LlamaCppDriver:
         await self._processes.end_forgotten()
 
     async def requests(self, engine: Engine) -> int:
-        try:
-            answer = await self._client.get(f"http://{engine.endpoint}/metrics")
-        except httpx.HTTPError as error:
-            raise EngineError(f"{engine.replica_id} does not answer: {error!r}") from error
-        return requests_of(answer.text) if answer.is_success else 0
+        return await vllm_calls.requests(self._client, engine.endpoint)
 
     async def gpu_used_bytes(self) -> dict[int, int]:
         return {}

@@ -11,6 +11,7 @@ import httpx
 
 from placement.catalog import EngineKind, ModelSpec, Task
 from placement.engines.base import EngineError
+from placement.engines.requests_of import requests_of
 from placement.engines.vllm_table import CALLS, RELOAD
 from placement.snapshot import Rung
 
@@ -70,6 +71,15 @@ async def load_adapters(client: httpx.AsyncClient, endpoint: str, spec: ModelSpe
         error = answer.get("error")
         if isinstance(error, dict) and "already been loaded" not in str(error.get("message")):
             raise EngineError(f"adapter {adapter.id} from {adapter.source}: {error.get('message')}")
+
+
+async def requests(client: httpx.AsyncClient, endpoint: str) -> int:
+    """Requests that run and wait in an engine, by its own metrics."""
+    try:
+        answer = await client.get(f"http://{endpoint}/metrics")
+    except httpx.HTTPError as error:
+        raise EngineError(f"engine at {endpoint} does not answer: {error!r}") from error
+    return requests_of(answer.text) if answer.is_success else 0
 
 
 async def ask(

@@ -20,7 +20,6 @@ from placement.engines.base import Engine, EngineError, Living, alive, write_jso
 from placement.engines.last_words import last_words
 from placement.engines.processes import Processes
 from placement.engines.ready_file import new_client
-from placement.engines.requests_of import requests_of
 from placement.engines.vllm_find import HOW_TO_INSTALL
 from placement.engines.vllm_launch import Ground, Ports, arguments, devices, environment
 from placement.engines.vllm_ports import free_ports
@@ -170,11 +169,7 @@ class VllmDriver:
         await self._processes.end_forgotten()
 
     async def requests(self, engine: Engine) -> int:
-        try:
-            answer = await self._client.get(f"http://{engine.endpoint}/metrics")
-        except httpx.HTTPError as error:
-            raise EngineError(f"{engine.replica_id} does not answer: {error!r}") from error
-        return requests_of(answer.text) if answer.is_success else 0
+        return await vllm_calls.requests(self._client, engine.endpoint)
 
     async def gpu_used_bytes(self) -> dict[int, int]:
         """Measured only where servers of ours hold GPUs: emulated GPUs are not this machine's."""
