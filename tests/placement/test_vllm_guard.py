@@ -105,6 +105,13 @@ def test_whatever_is_not_exactly_open_is_refused(token_file: Path, method: str, 
         assert answers[0]["status"] == 401
 
 
+@pytest.mark.parametrize(("method", "path"), [(m, p) for m, paths in OPEN.items() for p in paths])
+def test_an_open_call_is_open_in_one_spelling(token_file: Path, method: str, path: str) -> None:
+    twists = [f"{path}/", f"/{path}", f"{path}/..", f"{path};x", f"{path}%00", f" {path}", path[1:]]
+    for twist in (*twists, path.upper(), path.replace("/", "//"), path.replace("/", "\\")):
+        assert not sent_through(token_file, http(method, twist))[0], twist
+
+
 @given(
     given_header=st.one_of(
         st.binary(max_size=40),
