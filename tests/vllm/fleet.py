@@ -33,6 +33,7 @@ SAFETY_S = 300.0
 """A net under everything that waits: an engine starts in a minute on a quiet machine."""
 
 ADAPTED, COMPILED, BROKEN, TUNED = "tiny-adapted", "tiny-compiled", "tiny-broken", "tiny-tuned"
+ALIAS = "gpt-tiny"
 
 
 def make_tiny_model(folder: Path) -> Path:
@@ -61,7 +62,7 @@ def catalog(tiny: Path) -> str:
     adapters = [{"id": TUNED, "source": str(tiny / "adapter")}]
     models = [
         {"id": ADAPTED, **usual, "adapters": adapters},
-        {"id": COMPILED, **usual},
+        {"id": COMPILED, **usual, "aliases": [ALIAS]},
         {"id": BROKEN, **usual, "source": str(tiny / "nothing")},
     ]
     node = {"id": "n0", "gpus": 2, "gpu": "CPU", "hbm": "800 MB", "host_memory": "12 GB"}

@@ -19,6 +19,7 @@ from placement.plan import OutcomeStatus, Park, Promote, RefusalCode, Refused, S
 from placement.snapshot import Rung
 from tests.vllm.fleet import (
     ADAPTED,
+    ALIAS,
     BROKEN,
     COMPILED,
     SAFETY_S,
@@ -130,6 +131,11 @@ def test_an_adapter_answers_under_its_own_name(fleet: Fleet) -> None:
     base, tuned = complete(fleet, ADAPTED), complete(fleet, TUNED)
     assert tuned.json()["model"] == TUNED
     assert text_of(tuned) != text_of(base), "the adapter changes what is said"
+
+
+def test_an_alias_is_asked_for_by_the_name_that_the_engine_knows(fleet: Fleet) -> None:
+    aliased, plain = complete(fleet, ALIAS), complete(fleet, COMPILED)
+    assert text_of(aliased) == text_of(plain)
 
 
 def test_a_parked_engine_wakes_for_a_request(fleet: Fleet) -> None:
