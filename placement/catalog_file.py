@@ -160,8 +160,9 @@ def _cross_checks(shape: _Shape) -> Iterable[Finding]:
     if shape.policy is not None:
         yield from check.check_policy(shape.policy)
     if "fleet" not in shape.broken:
-        specs = {i: convert.model_spec(shape.models[i]) for i in sorted(shape.whole)}
-        yield from _fleet_checks(specs, shape.fleet or FleetEntry(), intact=intact)
+        fleet = shape.fleet or FleetEntry()
+        specs = {i: convert.model_spec(shape.models[i], fleet) for i in sorted(shape.whole)}
+        yield from _fleet_checks(specs, fleet, intact=intact)
 
 
 def _fleet_checks(
@@ -170,6 +171,7 @@ def _fleet_checks(
     unsound = [*check.check_nodes(fleet), *check.check_node_names(fleet)]
     yield from unsound
     yield from check.check_real_time(specs, fleet)
+    yield from check.check_shares(specs)
     if unsound:
         return
     nodes = [spec for node in fleet.nodes for spec in convert.node_specs(node)]
@@ -184,13 +186,14 @@ def _catalog(shape: _Shape) -> Catalog:
     fleet = shape.fleet or FleetEntry()
     catalog = Catalog(
         version="",
-        models=tuple(convert.model_spec(entry) for entry in shape.models.values()),
+        models=tuple(convert.model_spec(entry, fleet) for entry in shape.models.values()),
         nodes=tuple(spec for node in fleet.nodes for spec in convert.node_specs(node)),
         tenants=tuple(convert.tenant(entry) for entry in shape.tenants.values()),
         policy=convert.policy(shape.policy or PolicyEntry()),
         telemetry=convert.telemetry(shape.telemetry),
         time_scale=float(fleet.time_scale),
         seed=fleet.seed,
+        vllm_python=fleet.vllm_python,
     )
     digest = hashlib.sha256(msgspec.json.encode(catalog)).hexdigest()
     return msgspec.structs.replace(catalog, version=digest[:12])

@@ -108,7 +108,8 @@ class ModelEntry(Entry):
     service: ServiceEntry | None = None
     faults: FaultsEntry | None = None
     engine_args: list[str] = []
-    """Further arguments of the vLLM server. Emulated engines ignore them."""
+    """Further arguments of the vLLM server, one per item: `--dtype=bfloat16`. Emulated engines
+    ignore them."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 0
     """Replicas kept serving whatever the demand."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -157,9 +158,10 @@ class NodeEntry(Entry):
     gpus: Annotated[int, Field(ge=0, le=64)]
     """GPUs of each node; 0 for a node that serves from its CPU."""
     gpu: GpuTypeName | None = None
-    """Type of its GPUs. Needed where `gpus` is not 0."""
+    """Type of its GPUs. Needed where `gpus` is not 0. `CPU`: no GPUs but shares of its memory, on
+    which vLLM computes with the CPU."""
     hbm: Bytes | None = None
-    """Memory of each GPU. Default: what its type has."""
+    """Memory of each GPU, or of each share. Default: what its type has."""
     host_memory: Bytes
     """Host memory that engines and parked weights may use."""
     links: LinksEntry = LinksEntry()
@@ -175,6 +177,9 @@ class FleetEntry(Entry):
     """Trace seconds per wall second. Only for fleets of emulated engines."""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Seed of everything an emulated engine draws."""
+    vllm_python: str = ""
+    """Path of the Python interpreter that has vLLM. Default: Warmtide's own if it has it, else
+    .venv-vllm/bin/python in the folder that `warmtide up` is called from."""
 
 
 class TenantEntry(Entry):

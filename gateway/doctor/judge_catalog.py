@@ -115,22 +115,26 @@ def judge_llamacpp(
             yield ok("llamacpp", f"{spec.id}: {seen.path} ({human_bytes(seen.size_bytes)})")
 
 
-def judge_vllm(interpreter: str | None, gpus: int | None, catalog: Catalog) -> Iterator[Finding]:
-    """`gpus`: how many a driver sees; None where no driver answers."""
-    if interpreter is None:
-        mend = "install vLLM beside Warmtide: `pip install 'warmtide[vllm]'`"
-        yield fail("vllm", "no Python with vLLM was found", mend)
+def judge_vllm(found: str, trouble: str) -> Iterator[Finding]:
+    """`found`: which vLLM, and where; empty where there is none. `trouble`: what is amiss."""
+    if not found:
+        yield fail("vllm", "no vLLM for this catalog's models", trouble)
+    elif trouble:
+        yield warn("vllm", found, trouble)
     else:
-        yield ok("vllm", f"found for {interpreter}")
-    asked = max((node.gpus for node in catalog.nodes), default=0)
-    if gpus is None:
-        mend = "install NVIDIA's driver (`nvidia-smi` shows it); vLLM for CPUs does without"
-        yield warn("gpus", "no NVIDIA driver answers", mend)
-    elif gpus < asked:
+        yield ok("vllm", found)
+
+
+def judge_gpus(seen: int, catalog: Catalog) -> Finding:
+    """`seen`: how many a driver shows; 0 where no driver answers."""
+    asked = max((node.gpus for node in catalog.nodes if not node.on_cpu), default=0)
+    if not seen:
+        mend = "install NVIDIA's driver (`nvidia-smi` shows it), or write `gpu: CPU` at the node"
+        return fail("gpus", "no NVIDIA driver answers, and vLLM models want GPUs", mend)
+    if seen < asked:
         mend = "mend `gpus` of the catalog's nodes"
-        yield fail("gpus", f"the driver sees {gpus} GPUs, a node of the catalog has {asked}", mend)
-    else:
-        yield ok("gpus", f"the driver sees {gpus}")
+        return fail("gpus", f"the driver sees {seen} GPUs, a node of the catalog has {asked}", mend)
+    return ok("gpus", f"the driver sees {seen}")
 
 
 # --- the gateway that runs

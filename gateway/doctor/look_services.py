@@ -4,10 +4,9 @@ In: what `warmtide up` would be started with. Out: facts, judged by `judge_catal
 model, follows a redirect, waits longer than its bounds.
 """
 
-import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -20,6 +19,7 @@ from gateway.doctor.finding import Finding, Setup
 from placement.agent.nvml import used_bytes
 from placement.catalog import EngineKind, ModelSpec
 from placement.clock import monotonic_us
+from placement.engines.vllm_find import VllmMissingError, vllm_for
 
 ENDPOINT_WALL_S = 3.0
 ANSWER_BYTES_MAX = 1_000_000
@@ -145,19 +145,19 @@ def llamacpp(setup: Setup) -> Iterator[Finding]:
     yield from judge.judge_llamacpp(setup.catalog, weights, error=error)
 
 
-def own_interpreter() -> str | None:
-    """This Python, where it has vLLM. Found, not imported: importing takes many seconds."""
-    return sys.executable if importlib.util.find_spec("vllm") else None
-
-
-def vllm(
-    setup: Setup, find_interpreter: Callable[[], str | None] = own_interpreter
-) -> Iterator[Finding]:
+def vllm(setup: Setup) -> Iterator[Finding]:
     if setup.catalog is None or not _of(setup, EngineKind.VLLM):
         return
-    gpus = used_bytes()
-    seen = None if gpus is None else len(gpus)
-    yield from judge.judge_vllm(find_interpreter(), seen, setup.catalog)
+    try:
+        found = vllm_for(setup.catalog)
+    except VllmMissingError as error:
+        yield from judge.judge_vllm("", str(error))
+    else:
+        assert found is not None, "models ask for it"
+        yield from judge.judge_vllm(f"vLLM {found.version} of {found.python}", found.remark)
+    if any(not spec.on_cpu for spec in _of(setup, EngineKind.VLLM)):
+        seen = sum(name.isdigit() for name in used_bytes())
+        yield judge.judge_gpus(seen, setup.catalog)
 
 
 def _of(setup: Setup, kind: EngineKind) -> list[ModelSpec]:

@@ -15,7 +15,8 @@ import msgspec
 
 from placement.catalog import Catalog, ModelSpec, NodeSpec
 from placement.clock import Clock
-from placement.fleet import ActionEnded, FleetChanged, FleetEvent
+from placement.engines.vllm_find import VllmMissingError, vllm_for
+from placement.fleet import ActionEnded, FleetChanged, FleetError, FleetEvent
 from placement.fleets.leftovers import end_leftovers as end_leftovers
 from placement.fleets.leftovers import end_node
 from placement.fleets.local_node import AgentDownError, LocalNode
@@ -43,6 +44,7 @@ class LocalFleet:
         self._snapshot = ClusterSnapshot(version=0)
         self._listener: Callable[[FleetEvent], None] = lambda _: None
         self._client: httpx.AsyncClient | None = None
+        self._vllm_python = ""
 
     async def start(self, listener: Callable[[FleetEvent], None]) -> None:
         """Bring every agent up, or find it; return when each has reported its inventory."""
@@ -56,6 +58,7 @@ class LocalFleet:
             verify=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
+        self._vllm_python = await asyncio.to_thread(_vllm_python, self._catalog)
         await asyncio.to_thread(self._end_departed)
         for spec in self._catalog.nodes:
             self._nodes[spec.id] = self._node(spec, token_file)
@@ -121,6 +124,7 @@ class LocalFleet:
             token_file=token_file,
             clock=self._clock,
             client=self._client,
+            vllm_python=self._vllm_python,
             changed=self._publish,
         )
 
@@ -148,6 +152,17 @@ class LocalFleet:
 def managed(catalog: Catalog) -> tuple[ModelSpec, ...]:
     """Models that agents run; external ones are none of their business."""
     return tuple(m for m in catalog.models if m.managed)
+
+
+def _vllm_python(catalog: Catalog) -> str:
+    """The interpreter that has vLLM; empty where there is none and no model needs one."""
+    try:
+        found = vllm_for(catalog)
+    except VllmMissingError as error:
+        raise FleetError(str(error)) from None
+    if found is not None and found.remark:
+        log.warning("%s", found.remark)
+    return found.python if found else ""
 
 
 def node_folder(state_dir: Path, node_id: str) -> Path:

@@ -16,6 +16,7 @@ from gateway.doctor.judge_catalog import (
     judge_catalog,
     judge_endpoint,
     judge_gateway,
+    judge_gpus,
     judge_llamacpp,
     judge_secrets,
     judge_vllm,
@@ -130,20 +131,22 @@ def test_each_model_of_llamacpp_has_its_file_or_hears_why_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interpreter", "gpus", "expected"),
+    ("found", "trouble", "status"),
     [
-        ("/v/bin/python", 8, {"vllm": "ok", "gpus": "ok"}),
-        ("/v/bin/python", 1, {"vllm": "ok", "gpus": "fail"}),
-        ("/v/bin/python", None, {"vllm": "ok", "gpus": "warn"}),
-        (None, None, {"vllm": "fail", "gpus": "warn"}),
+        ("vLLM 0.32.0 of /v/bin/python", "", "ok"),
+        ("vLLM 0.99.0 of /v/bin/python", "newer than what was tried", "warn"),
+        ("", "no vLLM: `make setup-vllm` builds .venv-vllm", "fail"),
     ],
 )
-def test_vllm_wants_an_interpreter_and_the_gpus_that_the_catalog_names(
-    interpreter: str | None, gpus: int | None, expected: dict[str, str]
-) -> None:
+def test_vllm_is_found_and_what_is_amiss_is_told(found: str, trouble: str, status: str) -> None:
+    finding = only(judge_vllm(found, trouble))
+    assert (finding.status, finding.mend) == (status, trouble)
+
+
+@pytest.mark.parametrize(("seen", "status"), [(8, "ok"), (2, "ok"), (1, "fail"), (0, "fail")])
+def test_vllm_wants_the_gpus_that_the_catalog_names(seen: int, status: str) -> None:
     declared = catalog(model("v", engine=EngineKind.VLLM), nodes=(node("n0", gpus=2),))
-    found = {f.check: f.status.value for f in judge_vllm(interpreter, gpus, declared)}
-    assert found == expected
+    assert judge_gpus(seen, declared).status == status
 
 
 def test_a_gateway_is_compared_with_the_file_and_its_nodes_are_counted() -> None:
