@@ -26,6 +26,7 @@ from placement.tokens import token_in
 
 log = logging.getLogger(__name__)
 
+OTLP_KEYS = "OTEL_EXPORTER_OTLP_HEADERS"
 _SUBMIT_WALL_S = 10.0
 _UP_WALL_S = 60.0
 _ANSWER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Accepted | Refused)
@@ -125,6 +126,7 @@ class LocalFleet:
             clock=self._clock,
             client=self._client,
             vllm_python=self._vllm_python,
+            secrets=frozenset({m.api_key_env for m in self._catalog.models}) | {OTLP_KEYS},
             changed=self._publish,
         )
 

@@ -7,6 +7,7 @@ on serving while the agent is restarted. Only a long silence makes the node dead
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,9 @@ class AgentDownError(FleetError):
 
 
 class LocalNode:
-    """Follows one agent and restarts it. `changed` is called after each report."""
+    """Follows one agent and restarts it. `changed` is called after each report; `secrets` names
+    the variables of our environment that are none of an agent's business.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class LocalNode:
         clock: Clock,
         client: httpx.AsyncClient,
         vllm_python: str,
+        secrets: frozenset[str],
         changed: Callable[[Outcome | None], None],
     ) -> None:
         self.spec = spec
@@ -71,6 +75,7 @@ class LocalNode:
         self.log_file = folder / "agent.log"
         self._folder = folder
         self._client = client
+        self._secrets = secrets
         self._changed = changed
         self._last: NodeState | None = None
         self._seq = -1
@@ -198,6 +203,11 @@ class LocalNode:
         except httpx.HTTPError:
             return False
 
+    def _environment(self) -> dict[str, str]:
+        """Agents hand their environment down to engines: the keys of others' servers stay here."""
+        inherited = os.environ.items()  # noqa: TID251  handed down
+        return {name: value for name, value in inherited if name not in self._secrets}
+
     async def _spawn(self) -> Listening:
         agent_file = self._folder / AGENT_FILE
         agent_file.unlink(missing_ok=True)
@@ -206,6 +216,7 @@ class LocalNode:
             ["-m", "placement.agent.app", "--spec", str(self._folder / AGENT_SPEC)],
             log=self.log_file,
             identity_file=self._folder / f"agent{IDENTITY}",
+            env=self._environment(),
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LISTEN_WALL_S):

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
+import psutil
 import pytest
 
 from placement.engines.base import Identity, alive, end_now, identity_of
@@ -405,8 +406,14 @@ def test_a_key_for_an_external_model_comes_from_the_environment(
     assert up.code == 2
     assert "THEIR_KEY" in up.document["error"]
     monkeypatch.setenv("THEIR_KEY", "sk-their-secret")
-    with running(tmp_path, text) as gateway:
+    ours = [external("theirs", peer, api_key_env="THEIR_KEY"), emulated("ours")]
+    with running(tmp_path, catalog_text(ours)) as gateway:
         assert chat(gateway.url, "theirs").json()["key"] == "Bearer sk-their-secret"
+        agent = gateway.agent()
+        assert agent is not None
+        inherited = psutil.Process(agent.pid).environ()
+        assert "PATH" in inherited
+        assert "THEIR_KEY" not in inherited, "engines have no use for others' keys"
     assert not [name for name, log in logs(tmp_path).items() if "sk-their-secret" in log]
 
 
