@@ -134,9 +134,16 @@ class Gate:
         self.telemetry.add(record)
 
     def upstream_head(
-        self, lane: Lane, path: bytes, request_id: bytes, request: Request, length: int
+        self,
+        lane: Lane,
+        path: bytes,
+        request_id: bytes,
+        request: Request,
+        length: int,
+        further: tuple[bytes, ...] = (),
     ) -> bytes:
-        """The request line and headers towards an engine; the client's credentials stay here."""
+        """The request line and headers towards an engine, `further` of the client's among them; its
+        credentials stay here."""
         head = b"%b%b%b%d\r\nx-request-id: %b\r\n" % (
             lane.line_start,
             path,
@@ -144,13 +151,15 @@ class Gate:
             length,
             request_id,
         )
-        for header in _PASSED_ON:
+        for header in _PASSED_ON + further if further else _PASSED_ON:
             value = request.header.get(header)
             if value is not None:
                 head += b"%b: %b\r\n" % (header, value)
         secret = self._secrets.get(lane.spec.api_key_env, "") if lane.spec.api_key_env else ""
         if secret:
             head += b"authorization: Bearer %b\r\n" % secret.encode()
+            if further:  # Anthropic's own server looks here
+                head += b"x-api-key: %b\r\n" % secret.encode()
         return head + b"\r\n"
 
     # --- the control loop's ground
