@@ -28,6 +28,8 @@ EDGES = {
     "placement.engines.emulated_http",
     "placement.engines.emulated_server",
     "placement.engines.llamacpp",
+    "placement.engines.llamacpp_tokens",
+    "placement.engines.translated",
     "prewarm.loop",
     "prewarm.traces.files",
     "gateway.admin",
