@@ -29,7 +29,7 @@ class TranslatedRequest(Request):
         self._translation = translation
         self.method, self.path, self.query = asked.method, CHAT, asked.query
         self.headers, self.connection = asked.headers, asked.connection
-        self.body = msgspec.json.encode(translation.chat)
+        self.body = translation.body()
 
     async def reply(
         self, status: int, body: bytes, content_type: bytes = b"application/json"

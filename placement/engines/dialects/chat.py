@@ -36,7 +36,7 @@ class Translation(ABC):
 
     def __init__(self) -> None:
         self.chat: dict[str, Any] = {}
-        """The body to run."""
+        """The body to run. A None was not asked for."""
         self.items: list[Item] = []
         self.finish: str | None = None
         self.stop_text: str | None = None
@@ -49,6 +49,11 @@ class Translation(ABC):
         self._open: Item | None = None
         self._begun = self._ended = False
         self._out: list[bytes] = []
+
+    def body(self) -> bytes:
+        """The chat as an engine's route takes it."""
+        asked = {name: value for name, value in self.chat.items() if value is not None}
+        return msgspec.json.encode(asked)
 
     # --- what the engine says
 
