@@ -79,9 +79,7 @@ class TypedEventRelay(EventRelay):
 
     @property
     def done(self) -> bool:
-        if self._partial and not self._whole:
-            self._look(self._partial, self.last_us)  # the last blank line was left out
-        return self._whole
+        return self._whole or self._rest_type() in self._grammar.ends
 
     @property
     def sequence(self) -> int:
@@ -89,7 +87,15 @@ class TypedEventRelay(EventRelay):
         return int(numbers[-1]) + 1 if numbers else 0
 
     def usage(self) -> Usage | None:
-        return None if self._usage is _NO_USAGE else self._usage
+        usage = self._usage
+        if self._rest_type() in self._grammar.counts:
+            usage = self._grammar.usage_of(data_of(self._partial) or b"", usage)
+        return None if usage is _NO_USAGE else usage
+
+    def _rest_type(self) -> bytes:
+        """The type of a last event of which nothing but the blank line was left out."""
+        whole = bool(self._partial) and _is_object(data_of(self._partial))
+        return type_of(self._partial) if whole else b""
 
 
 def type_of(event: bytes) -> bytes:
@@ -105,6 +111,14 @@ def type_of(event: bytes) -> bytes:
     except (msgspec.ValidationError, msgspec.DecodeError):
         return b""
     return found.type.encode() or (b"error" if found.error else b"")
+
+
+def _is_object(data: bytes | None) -> bool:
+    try:
+        msgspec.json.decode(data or b"", type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _has_delta(event: bytes) -> bool:
