@@ -106,9 +106,10 @@ class ResponsesTranslation(Translation):
         self.chat = {"model": asked.model, "messages": list(_messages(asked))}
         self.chat |= {name: getattr(asked, name) for name in _SAMPLING}
         self.chat["max_tokens"] = asked.max_output_tokens
+        choice = _choice(asked.tool_choice)
         if asked.tools:
             self.chat["tools"] = [_tool(tool, i) for i, tool in enumerate(asked.tools)]
-            self.chat["tool_choice"] = _choice(asked.tool_choice)
+            self.chat["tool_choice"] = choice
         if asked.text is not None and asked.text.format is not None:
             self.chat["response_format"] = _format(asked.text.format)
         if asked.stream:
@@ -129,7 +130,7 @@ class ResponsesTranslation(Translation):
         )
         shown["usage"] = {
             "input_tokens": self.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": self.output_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": self.prompt_tokens + self.output_tokens,
