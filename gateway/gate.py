@@ -127,8 +127,17 @@ class Gate:
         rest_us = min(LANE_REST_US * 2 ** min(lane.failures - 1, 8), LANE_REST_US_MAX)
         lane.down_until_us = now_us + rest_us
         log.warning("%s rests for %.1f s: %s", lane.lane_id, rest_us / US, why)
-        self.call_after(rest_us + 1000, lambda: self.admission.wake(lane.spec.id, self.now_us()))
+        self._wake_rested(lane)
         self.poke()
+
+    def _wake_rested(self, lane: Lane) -> None:
+        """Give a lane's next requests to it once it has rested. uvloop's timers are rounded to the
+        millisecond, so one may ring early, and at a large time scale early by much."""
+        left_us = lane.down_until_us - self.now_us()
+        if left_us > 0:
+            self.call_after(left_us + 1000, lambda: self._wake_rested(lane))
+        else:
+            self.admission.wake(lane.spec.id, self.now_us())
 
     def record(self, record: Record) -> None:
         self.telemetry.add(record)

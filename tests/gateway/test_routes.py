@@ -110,6 +110,27 @@ async def test_a_held_stream_whose_deadline_passes_ends_with_its_dialects_error(
         assert outcomes(running) == {"refused": 1}
 
 
+async def test_anthropics_client_comes_back_when_it_was_told_to() -> None:
+    """It waits less than a climb takes: 503 with Retry-After, then the model serves."""
+    async with Engine(MESSAGES.answer) as engine, gateway(ONE_MODEL) as running:
+        running.fleet.put("a", "small", engine, rung=Rung.PARKED)
+        async with anthropic_of(running.url, retries=2) as client:
+            message = client.messages.create(
+                model="small",
+                messages=ASK,
+                max_tokens=9,
+                extra_headers={"x-request-timeout-ms": "1000"},
+            )
+            asked = asyncio.create_task(message)
+            await until(lambda: running.gate.telemetry.models)
+            running.fleet.put("a", "small", engine)
+            assert (await asked).role == "assistant"
+        told = running.gate.telemetry.models["small"]
+        assert outcomes(running) == {"refused": 1, "answered": 1}
+        assert told.refused == {"model_loading": 1}
+        assert told.offered == 1, "a retry is no demand of its own"
+
+
 # --- engines that break
 
 

@@ -296,24 +296,15 @@ async def test_every_request_of_many_in_all_dialects_is_counted_once(gateway: Ga
 # --- the small real model, cold at first
 
 
-def test_the_small_model_in_every_dialect_and_clients_that_come_back(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """Held while it loads; who waits less is told when to come back, and the package does."""
-    seen: list[httpx.Response] = []
-    http = anthropic.DefaultHttpxClient(event_hooks={"response": [seen.append]})
+def test_the_small_model_in_every_dialect(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The first request is held while it loads."""
     with (
         running(tmp_path_factory.mktemp("small"), catalog_text([SMOLLM2])) as gateway,
-        Anthropic(base_url=gateway.url, api_key="x", max_retries=3, http_client=http) as claude,
+        Anthropic(base_url=gateway.url, api_key="x", max_retries=0) as claude,
         OpenAI(base_url=gateway.base_url, api_key="x", max_retries=0) as client,
     ):
-        hurry = {"x-request-timeout-ms": "1000"}
-        with claude.messages.stream(
-            model="smollm2", messages=ASK, max_tokens=8, extra_headers=hurry
-        ) as stream:
+        with claude.messages.stream(model="smollm2", messages=ASK, max_tokens=8) as stream:
             assert stream.get_final_text()
-        assert [answer.status_code for answer in seen][-1] == 200
-        assert {answer.status_code for answer in seen[:-1]} == {503}
         response = client.responses.create(model="smollm2", input=ASK, max_output_tokens=16)
         assert response.usage is not None
         answer = post(gateway, "/tokenize", model="smollm2", messages=ASK).json()
