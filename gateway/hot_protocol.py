@@ -378,8 +378,7 @@ class HotProtocol(asyncio.Protocol):
 
     def _refuse(self, why: Refusal, message: str) -> None:
         """Answer what cannot be a request, then close: the framing is no longer to be trusted."""
-        path = without_origin(self._url).split(b"?", 1)[0]
-        body = dialect_of(path).error_body(why, message)
+        body = dialect_of(without_origin(self._url)).error_body(why, message)
         self._last_words = plain_response(why.value.status, body, close=True)
         if self.answering is None and not self._pipeline:  # else those are answered first
             self._next()

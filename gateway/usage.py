@@ -13,7 +13,7 @@ from gateway.openai_api import Field, data_of
 
 _ASKED = b',"stream_options":{"include_usage":true}}'
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)|.+\Z", re.DOTALL)
+_GAP = re.compile(rb"(\n\n|\r\n\r\n)")
 
 
 class _Usage(msgspec.Struct):
@@ -59,7 +59,9 @@ def without_usage_event(events: bytes) -> bytes:
     """Events but for those that carry usage and no choice, which most texts have none of."""
     if _NO_CHOICES.search(events) is None:
         return events
-    return b"".join(event for event in _EVENT.findall(events) if not _is_usage_event(event))
+    parts = [*_GAP.split(events), b""]  # an event and its gap by turns; the last one may have none
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return b"".join(event + gap for event, gap in pairs if not _is_usage_event(event))
 
 
 def _is_usage_event(event: bytes) -> bool:
