@@ -14,7 +14,7 @@ from gateway.hot_protocol import HotProtocol, Request, plain_response
 from gateway.journey import Journey
 from gateway.openai_api import BadBodyError, Head, Refusal, error_body, unknown_model
 from gateway.reply import Reply
-from gateway.routes import ROUTES, Route, allowed, serves, who_serves
+from gateway.routes import ROUTES, Route, allowed, who_serves
 from gateway.telemetry import OutcomeKind, Record
 from placement.catalog import ModelSpec, Tenant
 
@@ -175,10 +175,10 @@ def _unfit(
     if task is not None and task not in spec.tasks:
         message = f"`{asked}` does not serve {task}; it serves: {', '.join(spec.tasks)}"
         return Denied(Refusal.WRONG_TASK, message, "model", spec.id)
-    if spec.managed and not serves(route, spec):
+    if spec.managed and spec.engine not in route.kinds:
         message = f"the engine of `{asked}` ({spec.engine}) does not serve {route.path}"
         return Denied(Refusal.UNSUPPORTED_ROUTE, message, "model", spec.id)
-    if spec.managed and head.needs_state:
+    if head.needs_state and spec.managed:
         message = f"`{head.needs_state}`: no answers are kept here, send the whole conversation"
         return Denied(Refusal.BAD_REQUEST, message, head.needs_state, spec.id)
     if timeout_us <= 0:

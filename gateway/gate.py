@@ -160,7 +160,7 @@ class Gate:
             length,
             request_id,
         )
-        for header in _PASSED_ON + further if further else _PASSED_ON:
+        for header in (*_PASSED_ON, *further) if further else _PASSED_ON:
             value = request.header.get(header)
             if value is not None:
                 head += b"%b: %b\r\n" % (header, value)

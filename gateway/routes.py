@@ -14,7 +14,8 @@ from gateway.dialects import OPENAI, Dialect
 from gateway.openai_api import Head, parse_head
 from placement.catalog import EngineKind, ModelSpec, Task, Tenant
 
-_OURS = frozenset({EngineKind.EMULATED, EngineKind.LLAMACPP, EngineKind.VLLM})
+# Tuples, not sets: looking an Enum up by its hash runs in Python, and every request does.
+_OURS = (EngineKind.EMULATED, EngineKind.LLAMACPP, EngineKind.VLLM)
 _NAMES_MAX = 8
 
 
@@ -26,7 +27,7 @@ class Route(NamedTuple):
     """What a model must serve; None where any will do."""
     read: Callable[[bytes], Head]
     dialect: Dialect = OPENAI
-    kinds: frozenset[EngineKind] = _OURS
+    kinds: tuple[EngineKind, ...] = _OURS
     headers: tuple[bytes, ...] = ()
     """Headers of the client's that its engine gets."""
     extra: bool = True
@@ -54,7 +55,7 @@ _TABLE = (
         "/v1/embeddings",
         Task.EMBEDDINGS,
         partial(parse_head, Task.EMBEDDINGS),
-        kinds=_OURS - {EngineKind.LLAMACPP},
+        kinds=(EngineKind.EMULATED, EngineKind.VLLM),
         extra=False,
     ),
     Route("/v1/responses", Task.CHAT, responses_api.read_response, responses_api.RESPONSES),
