@@ -8,16 +8,28 @@ against the official packages elsewhere.
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 from anthropic import AsyncAnthropic
+from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from placement.engines.dialects.chat import Translation
 from placement.engines.dialects.messages import MessagesTranslation
 from placement.engines.dialects.responses import ResponsesTranslation
 from tests.gateway.world import DONE, ROLE, USAGE, WHOLE, Reply, Seen, event
+
+reads = st.lists(st.floats(0, 1, exclude_max=True), max_size=12)
+"""Where a stream is cut into reads, as shares of its length."""
+
+
+def cut(stream: bytes, shares: list[float]) -> list[bytes]:
+    """The reads that a stream arrives in."""
+    at = sorted({0, len(stream), *(int(share * len(stream)) for share in shares)})
+    return [stream[start:stop] for start, stop in pairwise(at)]
+
 
 ASK: Any = [{"role": "user", "content": "hi"}]
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'

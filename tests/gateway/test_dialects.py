@@ -17,7 +17,7 @@ from gateway.openai_api import BadBodyError, Head, Refusal, Usage
 from gateway.responses_api import RESPONSES, read_response
 from gateway.routes import ROUTES
 from gateway.tokens_api import read_text, read_tokens
-from tests.gateway.speakers import SPEAKERS, Speaker
+from tests.gateway.speakers import SPEAKERS, Speaker, cut, reads
 
 ASK = [{"role": "user", "content": "hi"}]
 ANTHROPIC_TYPES = {
@@ -151,21 +151,20 @@ def test_an_error_of_a_response_is_an_event_of_it_and_what_makes_the_client_rais
 # --- streams
 
 
-@given(st.sampled_from(SPEAKERS), st.sampled_from([b"\n\n", b"\r\n\r\n"]), st.data())
+@given(st.sampled_from(SPEAKERS), st.sampled_from([b"\n\n", b"\r\n\r\n"]), reads)
 def test_however_a_stream_is_cut_its_dialect_tells_the_same(
-    speaker: Speaker, gap: bytes, data: st.DataObject
+    speaker: Speaker, gap: bytes, shares: list[float]
 ) -> None:
     stream = b"".join(speaker.engine_events()).replace(b"\n\n", gap)
     relay = ROUTES[speaker.path.encode()].dialect.events(keep_usage=False)
     out, at = b"", 0
     first_text = stream.index(b"one ")
-    while at < len(stream):
+    for read in cut(stream, shares):
         assert not relay.first_us or at > first_text
-        step = data.draw(st.integers(1, len(stream) - at))
-        out += relay.feed(stream[at : at + step], now_us=at + step)
+        at += len(read)
+        out += relay.feed(read, now_us=at)
         if relay.done:
-            assert at + step >= len(stream.rstrip()), "not before its last event was whole"
-        at += step
+            assert at >= len(stream.rstrip()), "not before its last event was whole"
     assert out == stream
     assert relay.first_us > first_text
     assert relay.done
@@ -178,6 +177,10 @@ def test_a_stream_is_whole_with_its_last_event_and_not_before(speaker: Speaker) 
     dialect = ROUTES[speaker.path.encode()].dialect
     stream = b"".join(speaker.engine_events())
     last = len(speaker.engine_events()[-1])
+    relay = dialect.events(keep_usage=True)
+    for at in range(len(stream) - 2):
+        assert not relay.done
+        relay.feed(stream[at : at + 1], 1)
     for left, whole in ((last, False), (3, False), (2, True), (1, True), (0, True)):
         relay = dialect.events(keep_usage=False)
         relay.feed(stream[: len(stream) - left], 1)

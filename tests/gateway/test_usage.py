@@ -11,6 +11,7 @@ from gateway.events import EventRelay
 from gateway.openai_api import Usage, parse_head
 from gateway.usage import ask_for_usage
 from placement.catalog import Task
+from tests.gateway.speakers import cut, reads
 from tests.gateway.test_openai_api import json_values
 
 ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
@@ -91,10 +92,10 @@ def usage_event(blank: str) -> str:
     st.sampled_from(["", " "]),
     st.sampled_from(GAPS),
     st.booleans(),
-    st.data(),
+    reads,
 )
 def test_however_a_stream_is_cut_the_client_gets_all_of_it_but_the_event_of_usage(
-    said: list[tuple[str, object]], blank: str, gap: str, keep: bool, data: st.DataObject
+    said: list[tuple[str, object]], blank: str, gap: str, keep: bool, shares: list[float]
 ) -> None:
     """Usage beside choices, in every chunk or the last, is the client's: nothing of it is lost."""
     events = [chunk(text, usage) for text, usage in said]
@@ -102,11 +103,8 @@ def test_however_a_stream_is_cut_the_client_gets_all_of_it_but_the_event_of_usag
     events += [chunk("", usage={"prompt_tokens": 7}, id="last")]
     theirs = "".join(event + gap for event in events)
     stream = f"{theirs}{usage_event(blank)}{gap}data: [DONE]{gap}".encode()
-    relay, out, at = EventRelay(keep_usage=keep), b"", 0
-    while at < len(stream):
-        step = data.draw(st.integers(1, len(stream) - at))
-        out += relay.feed(stream[at : at + step], now_us=at + 1)
-        at += step
+    relay = EventRelay(keep_usage=keep)
+    out = b"".join(relay.feed(read, now_us=1) for read in cut(stream, shares))
     assert out == (f"{theirs}data: [DONE]{gap}".encode() if keep else stream)
     assert relay.usage() == Usage(7, 9)
     assert relay.done
