@@ -272,6 +272,12 @@ def stream(said: list[tuple[str, list[str]]], finish: str) -> list[bytes]:
     return [b"data: " + json.dumps(c).encode() + b"\n\n" for c in chunks] + [b"data: [DONE]\n\n"]
 
 
+def told_by(translation: Translation, chunks: list[bytes], at_once: int) -> bytes:
+    """What comes of a stream whose engine writes so many chunks at once."""
+    pieces = [b"".join(chunks[i : i + at_once]) for i in range(0, len(chunks), at_once)]
+    return b"".join(map(translation.events, pieces))
+
+
 def expected(said: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
     """Neighbours of one kind are one item; every call is its own."""
     found: list[tuple[str, str]] = []
@@ -299,11 +305,7 @@ def test_a_response_is_told_in_events_that_the_official_package_knows(
     said: list[tuple[str, list[str]]], finish: str, at_once: int
 ) -> None:
     translation = responses(stream=True)
-    chunks = stream(said, finish)
-    told = b"".join(
-        translation.events(b"".join(chunks[i : i + at_once]))
-        for i in range(0, len(chunks), at_once)
-    )
+    told = told_by(translation, stream(said, finish), at_once)
     events = [RESPONSE_EVENT.validate_python(event) for event in events_of(told)]
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [event.type for event in events[:2]] == ["response.created", "response.in_progress"]
@@ -338,11 +340,7 @@ def test_a_message_is_told_in_events_that_the_official_package_knows(
     said: list[tuple[str, list[str]]], finish: str, at_once: int
 ) -> None:
     translation = messages(stream=True)
-    chunks = stream(said, finish)
-    told = b"".join(
-        translation.events(b"".join(chunks[i : i + at_once]))
-        for i in range(0, len(chunks), at_once)
-    )
+    told = told_by(translation, stream(said, finish), at_once)
     events = [MESSAGE_EVENT.validate_python(event) for event in events_of(told)]
     assert events[0].type == "message_start"
     assert [event.type for event in events[-2:]] == ["message_delta", "message_stop"]
