@@ -25,6 +25,9 @@ US = 1_000_000
 PATROL_WALL_S = 0.1
 LANE_REST_US = 500_000
 LANE_REST_US_MAX = 30 * US
+GONE_WALL_S = 0.75
+"""Who fails twice in a row may be a process that is gone. Its agent looks every half second: until
+then nobody knows, and asking it again only uses up attempts."""
 _PASSED_ON = (b"traceparent", b"tracestate", b"baggage")
 
 
@@ -125,6 +128,8 @@ class Gate:
             return
         lane.failures += 1
         rest_us = min(LANE_REST_US * 2 ** min(lane.failures - 1, 8), LANE_REST_US_MAX)
+        if lane.failures > 1:
+            rest_us = max(rest_us, self.clock.trace_us(GONE_WALL_S))
         lane.down_until_us = now_us + rest_us
         log.warning("%s rests for %.1f s: %s", lane.lane_id, rest_us / US, why)
         self._wake_rested(lane)
