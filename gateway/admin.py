@@ -1,7 +1,12 @@
-"""The admin port: status, catalog reload. Own port, own token. An edge."""
+"""The admin port: status page, status, metrics, history, catalog. Own port, own token. An edge.
 
+The page itself is open and holds no data: it asks for the token and then for `/status`.
+"""
+
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,26 +15,38 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.app import error_response, warmth
+from gateway.app import error_response
 from gateway.checks import UnfitError
 from gateway.desk import Desk
 from gateway.metrics import exposition
 from gateway.openai_api import Refusal
-from gateway.telemetry import Histogram, ModelTelemetry, percentile
-from placement.catalog import ModelSpec
+from gateway.recorder import Recorder
+from gateway.status_document import status_document
 from placement.catalog_file import CatalogError
-from placement.snapshot import NodeState
+from prewarm.history import NoHistoryError, read_rows
 from prewarm.loop import Loop
+from prewarm.windows import COARSE_S, FINE_S, US, HistoryRow
+
+CONSOLE = Path(__file__).parent / "console"
+PAGE = {"/": "index.html", "/console.js": "console.js", "/console.css": "console.css"}
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+HISTORY_ROWS_MAX = 100_000
 
 Apply = Callable[[str, str], Awaitable[dict[str, Any]]]
 
 
 class _Guard:
-    """Only holders of the admin token come in."""
+    """Only holders of the admin token see more than the empty page."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -39,7 +56,7 @@ class _Guard:
         headers = dict(scope.get("headers", ()))
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         known = scheme.lower() == b"bearer" and hmac.compare_digest(given, self._token)
-        if scope["type"] == "http" and not known:
+        if scope["type"] == "http" and not known and scope["path"] not in PAGE:
             message = "the admin port wants `Authorization: Bearer` and the token in admin.token"
             await error_response(Refusal.NO_KEY, message)(scope, receive, send)
             return
@@ -50,22 +67,47 @@ class NodesChangedError(Exception):
     """A reload may change models, tenants and policy; nodes only by a restart."""
 
 
-def build_admin(desk_of: Callable[[], Desk], loop: Loop, token: str, apply: Apply) -> Starlette:
-    async def status(_: Request) -> Response:
-        return JSONResponse(status_document(desk_of(), loop))
+class _Admin:
+    """The handlers, and what they look at."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition(desk_of().gate), media_type=CONTENT_TYPE_LATEST)
+    def __init__(
+        self, desk_of: Callable[[], Desk], loop: Loop, recorder: Recorder, apply: Apply
+    ) -> None:
+        self._desk_of = desk_of
+        self._loop = loop
+        self._recorder = recorder
+        self._apply = apply
 
-    async def catalog(request: Request) -> Response:
-        if request.method == "GET":
-            return Response(
-                msgspec.json.encode(desk_of().gate.catalog), media_type="application/json"
-            )
+    async def page(self, request: Request) -> Response:
+        return FileResponse(CONSOLE / PAGE[request.url.path], headers=PAGE_HEADERS)
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(status_document(self._desk_of(), self._loop, self._recorder.state()))
+
+    async def metrics(self, _: Request) -> Response:
+        text = exposition(self._desk_of().gate, self._recorder.state())
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    async def history(self, request: Request) -> Response:
+        try:
+            asked = _asked(request, self._desk_of().gate.now_us())
+        except ValueError as error:
+            return error_response(Refusal.BAD_REQUEST, str(error))
+        try:
+            rows = await asyncio.to_thread(_rows, self._recorder.path, asked)
+        except NoHistoryError as error:
+            return error_response(Refusal.NO_ROUTE, str(error))
+        return Response(msgspec.json.encode({"rows": rows}), media_type="application/json")
+
+    async def catalog(self, _: Request) -> Response:
+        catalog = self._desk_of().gate.catalog
+        return Response(msgspec.json.encode(catalog), media_type="application/json")
+
+    async def change(self, request: Request) -> Response:
         name = request.headers.get("x-catalog-name", "the posted catalog")
         try:
             text = (await request.body()).decode("utf-8")
-            changed = await apply(text, name)
+            changed = await self._apply(text, name)
         except UnicodeDecodeError:
             return error_response(Refusal.BAD_REQUEST, "a catalog is UTF-8 text")
         except (NodesChangedError, UnfitError) as error:
@@ -75,82 +117,50 @@ def build_admin(desk_of: Callable[[], Desk], loop: Loop, token: str, apply: Appl
             return JSONResponse({"problems": problems}, status_code=400)
         return JSONResponse(changed)
 
-    async def on_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return error_response(
-            Refusal.NO_ROUTE, "the admin port has /status, /metrics and /catalog", error.status_code
-        )
 
+def build_admin(
+    desk_of: Callable[[], Desk], loop: Loop, recorder: Recorder, token: str, apply: Apply
+) -> Starlette:
+    admin = _Admin(desk_of, loop, recorder, apply)
     return Starlette(
         routes=[
-            Route("/status", status),
-            Route("/metrics", metrics),
-            Route("/catalog", catalog, methods=["GET", "POST"]),
+            *(Route(path, admin.page) for path in PAGE),
+            Route("/status", admin.status),
+            Route("/metrics", admin.metrics),
+            Route("/history", admin.history),
+            Route("/catalog", admin.catalog),
+            Route("/catalog", admin.change, methods=["POST"]),
         ],
         middleware=[Middleware(_Guard, token=token)],
-        exception_handlers={HTTPException: on_error},
+        exception_handlers={HTTPException: _on_error},
     )
 
 
-def status_document(desk: Desk, loop: Loop) -> dict[str, Any]:
-    """All that `warmtide status` shows, as one document. Times are trace times."""
-    gate = desk.gate
-    return {
-        "time_scale": gate.clock.scale,
-        "now_us": gate.now_us(),
-        "catalog_version": gate.catalog.version,
-        "snapshot_version": gate.snapshot.version,
-        "stopping": desk.stopping,
-        "models": [_model(desk, spec) for spec in gate.catalog.models],
-        "refused_unknown": dict(
-            gate.telemetry.models[""].refused if "" in gate.telemetry.models else {}
-        ),
-        "nodes": [_node(node) for node in gate.snapshot.nodes],
-        "pending": [msgspec.to_builtins(a) for a in loop.controller.pending()],
-        "wants": [msgspec.to_builtins(w) for w in loop.plan.wants],
-        "outcomes": [msgspec.to_builtins(o) for o in loop.outcomes[-20:]],
-    }
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    there = "the admin port has / (a page), /status, /metrics, /history and /catalog"
+    return error_response(Refusal.NO_ROUTE, there, error.status_code)
 
 
-def _model(desk: Desk, spec: ModelSpec) -> dict[str, Any]:
-    gate = desk.gate
-    seen = gate.telemetry.models.get(spec.id, ModelTelemetry())
-    lanes = list(gate.table.lanes(spec.id))
-    return {
-        "model": spec.id,
-        "engine": spec.engine,
-        **warmth(desk, spec),
-        "replicas": [
-            msgspec.to_builtins(r) for r in gate.snapshot.replicas() if r.model_id == spec.id
-        ],
-        "lanes_ready": sum(lane.ready(gate.now_us()) for lane in lanes),
-        "held": gate.admission.held(spec.id),
-        "in_flight": sum(lane.in_flight for lane in lanes),
-        "offered": seen.offered,
-        "outcomes": dict(seen.outcomes),
-        "refused": dict(seen.refused),
-        "cold_starts": dict(seen.cold_starts),
-        "tokens": {"prompt": seen.prompt_tokens, "output": seen.output_tokens},
-        "ttft_ms": _percentiles_ms(seen.ttft),
-        "itl_ms": _percentiles_ms(seen.itl),
-        "held_ms": _percentiles_ms(seen.held),
-    }
+class _Asked(msgspec.Struct, frozen=True):
+    width_s: int
+    model: str | None
+    from_us: int
 
 
-def _percentiles_ms(spans: Histogram) -> dict[str, float | None]:
-    def ms(share: float) -> float | None:
-        found = percentile(spans.latest_us, share)
-        return None if found is None else found / 1000
+def _asked(request: Request, now_us: int) -> _Asked:
+    """`?width_s=10|60|300&last_s=N&model=M`. Raises `ValueError` with what was wrong."""
+    given = request.query_params
+    widths = (FINE_S, *COARSE_S)
+    width_s, last_s = given.get("width_s", "60"), given.get("last_s", "3600")
+    if width_s not in map(str, widths):
+        raise ValueError(f"width_s is one of {', '.join(map(str, widths))}, not {width_s[:20]}")
+    if not last_s.isdigit() or len(last_s) > 10:
+        raise ValueError("last_s is a whole number of seconds")
+    return _Asked(int(width_s), given.get("model"), now_us - int(last_s) * US)
 
-    return {"p50": ms(0.5), "p95": ms(0.95), "p99": ms(0.99)}
 
-
-def _node(node: NodeState) -> dict[str, Any]:
-    return {
-        "node": node.node_id,
-        "alive": node.alive,
-        "gpus": [msgspec.to_builtins(g) for g in node.gpus],
-        "host_bytes": node.host_bytes,
-        "host_reserved_bytes": node.host_reserved_bytes,
-        "replicas": len(node.replicas),
-    }
+def _rows(path: Path, asked: _Asked) -> list[HistoryRow]:
+    """The newest ones, if there are too many."""
+    rows = list(read_rows(path, asked.width_s, model=asked.model, from_us=asked.from_us))
+    return rows[-HISTORY_ROWS_MAX:]

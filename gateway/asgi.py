@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from gateway.hot_protocol import REASONS, HotProtocol, Request, plain_response
+from gateway.hot_protocol import HotProtocol, Request
 from gateway.openai_api import Refusal, error_body
+from gateway.wire import REASONS, plain_response
 
 Scope = dict[str, Any]
 

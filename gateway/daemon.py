@@ -1,11 +1,11 @@
 """Starting in the background, announcing, and ending what was started. An edge."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,15 @@ import msgspec
 import typer
 
 from gateway import state_dir
+from gateway.progress import Steps, steps
 from gateway.words import FAILED, fail, say
 from placement.catalog import Catalog, EngineKind
 from placement.fleets.local import end_leftovers
 
 READY_WALL_S = 120.0
 DOWN_WALL_S = 25.0
-DOWN_POLL_WALL_S = 0.05
+POLL_WALL_S = 0.05
 LOG_TAIL_LINES = 20
-
-
-def shipped(name: str) -> Path:
-    """A catalog that comes with Warmtide."""
-    return Path(str(files("serve_configs") / name))
 
 
 def announce(card: state_dir.Card, catalog: Catalog, *, as_json: bool) -> None:
@@ -47,6 +43,7 @@ def announce(card: state_dir.Card, catalog: Catalog, *, as_json: bool) -> None:
 def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
     gpus = sum(node.gpus for node in catalog.nodes)
     lines = [f"Warmtide serves at {card.url}/v1 (pid {card.pid})", ""]
+    width = max((len(spec.id) for spec in catalog.models), default=0)
     for spec in catalog.models:
         where = {
             EngineKind.LLAMACPP: "real model on this machine's CPU",
@@ -55,7 +52,7 @@ def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
             EngineKind.EXTERNAL: f"external: {', '.join(spec.endpoints)}",
         }[spec.engine]
         names = ", ".join([*spec.aliases, *(a.id for a in spec.adapters)])
-        lines.append(f"  {spec.id:<22} {where}{f'  (also: {names})' if names else ''}")
+        lines.append(f"  {spec.id:<{width}} {where}{f'  (also: {names})' if names else ''}")
     lines += [
         "",
         f"  fleet: {len(catalog.nodes)} nodes, {gpus} GPUs, trace time x{card.time_scale:g}",
@@ -104,12 +101,7 @@ def detach(settings: dict[str, Any], *, as_json: bool) -> None:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    assert child.stdout is not None
-    line = child.stdout.readline()
-    try:
-        document = msgspec.json.decode(line) if line else {}
-    except msgspec.DecodeError:
-        document = {}
+    document = _first_line(child, folder)
     if "url" not in document:
         child.wait(READY_WALL_S)
         _report_failed_start(document, log_path, child.returncode, as_json=as_json)
@@ -121,6 +113,23 @@ def detach(settings: dict[str, Any], *, as_json: bool) -> None:
     from placement.catalog_file import load_catalog
 
     typer.echo(_welcome(card, load_catalog(Path(settings["catalog_path"]))))
+
+
+def _first_line(child: "subprocess.Popen[bytes]", folder: Path) -> dict[str, Any]:
+    """What the child says when it is ready or has failed; meanwhile its phases are shown."""
+    assert child.stdout is not None, "stdout is a pipe"
+    with steps() as shown:
+        shown.step(f"starting the gateway (pid {child.pid})")
+        while not select.select([child.stdout], [], [], POLL_WALL_S)[0]:
+            phase = state_dir.read_phase(folder)
+            if phase is not None and phase.pid == child.pid:
+                shown.step(phase.told, name=phase.name)
+        line = child.stdout.readline()
+    try:
+        document: dict[str, Any] = msgspec.json.decode(line) if line else {}
+    except msgspec.DecodeError:
+        return {}
+    return document
 
 
 def _report_failed_start(
@@ -146,19 +155,34 @@ def _told(document: dict[str, Any]) -> str:
     return "\n".join(told) or f"warmtide: {document['error']}"
 
 
-def end(folder: Path) -> list[str]:
+def end(folder: Path, shown: Steps) -> list[str]:
     """Ask a running gateway to end, insist after a while, then end what it left."""
     ended: list[str] = []
     card = state_dir.read_card(folder)
-    if card is not None:
-        os.kill(card.pid, signal.SIGTERM)
-        waited_s = 0.0
-        while card.alive and waited_s < DOWN_WALL_S:  # nobody's child cannot be waited for
-            time.sleep(DOWN_POLL_WALL_S)
-            waited_s += DOWN_POLL_WALL_S
-        if card.alive:
-            os.kill(card.pid, signal.SIGKILL)
-        ended.append(f"gateway {card.url} (pid {card.pid})")
-        state_dir.drop_card(folder)
+    # One on its way up or down has no card, and says what it does.
+    owner = card or state_dir.read_phase(folder)
+    if owner is not None:
+        name = f"gateway {card.url} (pid {card.pid})" if card else f"gateway (pid {owner.pid})"
+        shown.step(f"asking the {name} to end")
+        _end_gateway(owner, folder, shown)
+        ended.append(name)
+    shown.step("ending what was left running")
     ended += end_leftovers(folder)
+    # Whoever wrote these is gone.
+    state_dir.drop_card(folder)
+    state_dir.drop_phase(folder)
     return ended
+
+
+def _end_gateway(owner: state_dir.Card | state_dir.Phase, folder: Path, shown: Steps) -> None:
+    os.kill(owner.pid, signal.SIGTERM)
+    waited_s = 0.0
+    while owner.alive and waited_s < DOWN_WALL_S:  # nobody's child cannot be waited for
+        phase = state_dir.read_phase(folder)
+        if phase is not None:
+            shown.step(phase.told, name=phase.name)
+        time.sleep(POLL_WALL_S)
+        waited_s += POLL_WALL_S
+    if owner.alive:
+        shown.step(f"it did not end in {DOWN_WALL_S:g} s: killing pid {owner.pid}")
+        os.kill(owner.pid, signal.SIGKILL)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from gateway.asgi import AsgiAnswer
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request, plain_response
+from gateway.hot_protocol import HotProtocol, Request
 from gateway.journey import Journey
 from gateway.openai_api import BadBodyError, Head, Refusal, error_body, unknown_model
 from gateway.reply import Reply
 from gateway.routes import ROUTES, Route, allowed, who_serves
 from gateway.telemetry import OutcomeKind, Record
+from gateway.wire import plain_response
 from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
@@ -56,9 +57,9 @@ class Desk:
         head, spec, tenant, timeout_us = verdict
         gate = self.gate
         now_us = gate.now_us()
-        if not _is_retry(request.header.get(b"x-stainless-retry-count", b"")):
-            gate.rates.arrive(spec.id, now_us)
-        Journey(
+        retry = _is_retry(request.header.get(b"x-stainless-retry-count", b""))
+        gate.arrived(spec.id, now_us, retry=retry)
+        journey = Journey(
             gate,
             connection,
             request,
@@ -69,7 +70,8 @@ class Desk:
             request_id,
             now_us,
             now_us + timeout_us,
-        ).begin()
+        )
+        journey.begin(retry=retry)
 
     def _admit(
         self, request: Request, route: Route

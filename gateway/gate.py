@@ -11,13 +11,17 @@ from typing import Protocol
 
 from gateway.admission import Admission, EtaOf, Ticket
 from gateway.hot_protocol import Request
+from gateway.queues import STALE_AFTER, QueueDepth, queue_depth
 from gateway.routing import Lane, RoutingTable, pick
-from gateway.telemetry import Record, Telemetry
+from gateway.telemetry import OutcomeKind, Record, Telemetry
+from gateway.tracing import CONTEXT_HEADERS, Trace, Tracing
 from gateway.upstream import UpstreamPool
 from placement.catalog import Adapter, Catalog, ModelId, ModelSpec, Tenant
 from placement.clock import Clock
+from placement.engines.readings import Readings
 from placement.snapshot import ClusterSnapshot
 from prewarm.demand import ModelDemand, RateMeter
+from prewarm.windows import WindowBook
 
 log = logging.getLogger("warmtide.gateway")
 
@@ -28,13 +32,23 @@ LANE_REST_US_MAX = 30 * US
 GONE_WALL_S = 0.75
 """Who fails twice in a row may be a process that is gone. Its agent looks every half second: until
 then nobody knows, and asking it again only uses up attempts."""
-_PASSED_ON = (b"traceparent", b"tracestate", b"baggage")
+UNWATCHED_WALL_S = 5.0
+"""A process that was stopped for longer saw nothing meanwhile: a hole in the history."""
 
 
 class Watched(Protocol):
     """Whoever keeps a deadline of its own once told to."""
 
     def arm(self) -> None: ...
+
+
+def _context_lines(given: dict[bytes, bytes], trace: Trace | None) -> bytes:
+    """Trace context towards an engine: our span's, or the client's as it came."""
+    context = {name: given[name] for name in CONTEXT_HEADERS if name in given}
+    if trace is not None:
+        baggage = {k: v for k, v in context.items() if k == b"baggage"}
+        context = trace.headers | baggage
+    return b"".join(b"%b: %b\r\n" % line for line in context.items())
 
 
 class Gate:
@@ -47,6 +61,10 @@ class Gate:
         self.table = RoutingTable()
         self.telemetry = Telemetry()
         self.rates = RateMeter(catalog.policy.rate_half_life_us)
+        self.windows = WindowBook(clock.now_us(), clock.trace_us(UNWATCHED_WALL_S))
+        self.readings: dict[str, Readings] = {}
+        """What each lane's engine last said of itself."""
+        self.tracing: Tracing | None = None
         self.eta_of: EtaOf = lambda _: None
         self.poke: Callable[[], None] = lambda: None
         self.admission = Admission(
@@ -75,6 +93,7 @@ class Gate:
         self.admission.held_max = catalog.policy.held_per_model_max
         self.specs.update({spec.id: spec for spec in catalog.models})
         self._departed = self.specs.keys() - {spec.id for spec in catalog.models}
+        self.windows.watch(self.specs, self.now_us())
         for name in {spec.api_key_env for spec in catalog.models if spec.api_key_env}:
             self._secrets[name] = self._secret_of(name)
         for model_id in self.table.update_external(catalog):
@@ -144,8 +163,39 @@ class Gate:
         else:
             self.admission.wake(lane.spec.id, self.now_us())
 
+    def arrived(self, model_id: str, now_us: int, *, retry: bool) -> None:
+        """A journey begins: demand, unless its client only asks again."""
+        if not retry:
+            self.rates.arrive(model_id, now_us)
+        self.windows.arrive(model_id, now_us, retry=retry)
+
+    def ended(self, record: Record, now_us: int) -> None:
+        """A journey is over."""
+        self.windows.depart(
+            record.model_id,
+            now_us,
+            refused=record.outcome is OutcomeKind.REFUSED,
+            prompt_tokens=record.prompt_tokens,
+            output_tokens=record.output_tokens,
+        )
+        self.telemetry.add(record)
+
     def record(self, record: Record) -> None:
         self.telemetry.add(record)
+
+    def open_lanes(self) -> list[Lane]:
+        """Every way to an engine that takes requests now."""
+        return [x for model_id in self.specs for x in self.table.lanes(model_id) if x.open]
+
+    def queue_depth(self, model_id: str, now_us: int) -> QueueDepth:
+        """Requests of a model that wait, here and in its engines."""
+        open_ids = [lane.lane_id for lane in self.table.lanes(model_id) if lane.open]
+        lanes = {i: self.readings.get(i, Readings()) for i in open_ids}
+        return queue_depth(self.admission.held(model_id), lanes, now_us, self.readings_fresh_us())
+
+    def readings_fresh_us(self) -> int:
+        """How old an engine's readings may be. Engines are asked at most once a wall second."""
+        return STALE_AFTER * max(self.catalog.telemetry.scrape_us, self.clock.trace_us(1.0))
 
     def upstream_head(
         self,
@@ -154,7 +204,8 @@ class Gate:
         request_id: bytes,
         request: Request,
         length: int,
-        further: tuple[bytes, ...] = (),
+        trace: Trace | None,
+        further: tuple[bytes, ...],
     ) -> bytes:
         """The request line and headers towards an engine, `further` of the client's among them; its
         credentials stay here."""
@@ -165,10 +216,12 @@ class Gate:
             length,
             request_id,
         )
-        for header in (*_PASSED_ON, *further) if further else _PASSED_ON:
-            value = request.header.get(header)
-            if value is not None:
-                head += b"%b: %b\r\n" % (header, value)
+        given = request.header
+        if trace is not None or b"traceparent" in given or b"baggage" in given:
+            head += _context_lines(given, trace)
+        for header in further:
+            if header in given:
+                head += b"%b: %b\r\n" % (header, given[header])
         secret = self._secrets.get(lane.spec.api_key_env, "") if lane.spec.api_key_env else ""
         if secret:
             head += b"authorization: Bearer %b\r\n" % secret.encode()
@@ -191,6 +244,7 @@ class Gate:
                 self._departed.discard(model_id)
                 self.table.forget(model_id)
                 del self.specs[model_id]
+        self.windows.watch(self.specs, self.now_us())
 
     def _demand_of(self, model_id: str, now_us: int) -> ModelDemand:
         return ModelDemand(

@@ -6,7 +6,6 @@ bounded pipeline and one read.
 """
 
 import asyncio
-import http
 import logging
 from collections import deque
 from typing import Protocol, cast
@@ -15,7 +14,7 @@ import httptools
 
 from gateway.openai_api import Refusal
 from gateway.routes import dialect_of
-from gateway.wire import Answering, RefuseError, without_origin
+from gateway.wire import Answering, RefuseError, plain_response, without_origin
 
 log = logging.getLogger("warmtide.gateway")
 
@@ -39,9 +38,10 @@ HEAD_TICKS = 5
 BODY_TICKS = 30
 IDLE_TICKS = 60
 CLOSING_TICKS = 30
+LINGER_TICKS = 5
+LINGER_BYTES_MAX = 2 * BODY_BYTES_MAX
+"""Who was refused may go on sending for so long, or so much, to nobody's ears."""
 WRITE_HIGH_BYTES = 256 * 1024
-
-REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
 class Request:
@@ -71,9 +71,10 @@ class HotProtocol(asyncio.Protocol):
     """A client's connection. Answers are written by whoever took the request, then `done()`."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_desk", "_framing_bytes", "_header_bytes", "_last_words", "_open",
-        "_parser", "_pipeline", "_pipeline_bytes", "_request", "_since_tick", "_transport",
-        "_unread", "_unsent_bytes", "_url", "answering", "closing", "peer",
+        "_body", "_body_bytes", "_desk", "_framing_bytes", "_header_bytes", "_ignored_bytes",
+        "_last_words", "_lingering", "_open", "_parser", "_pipeline", "_pipeline_bytes",
+        "_request", "_since_tick", "_transport", "_unread", "_unsent_bytes", "_url", "answering",
+        "closing", "peer",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, connections: "set[HotProtocol]") -> None:
@@ -88,7 +89,9 @@ class HotProtocol(asyncio.Protocol):
         self._url = b""
         self._body: bytes | bytearray = b""
         self._body_bytes = self._header_bytes = self._framing_bytes = self._unsent_bytes = 0
+        self._ignored_bytes = 0
         self._last_words = b""  # a refusal that waits for the answers before it
+        self._lingering = False
         self._since_tick = self._desk.tick
         self.answering: Answering | None = None
         self.closing = False
@@ -104,6 +107,9 @@ class HotProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.closing or self._last_words:
+            self._ignored_bytes += len(data)
+            if self._lingering and self._ignored_bytes > LINGER_BYTES_MAX:
+                self.abort()
             return
         self._framing_bytes += len(data)
         try:
@@ -128,7 +134,7 @@ class HotProtocol(asyncio.Protocol):
         """The client closed its sending side: it left, or it is `nc -N`; an error serves both."""
         if self.answering is not None:
             return self.answering.half_closed()
-        if self._request is not None:
+        if self._request is not None and not self._last_words:
             self._refuse(Refusal.BAD_REQUEST, "the connection was closed before the request ended")
         return False
 
@@ -313,7 +319,7 @@ class HotProtocol(asyncio.Protocol):
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes = unsent_bytes
             self._since_tick = self._desk.tick
-        elif waited > CLOSING_TICKS:
+        elif waited > (LINGER_TICKS if self._lingering else CLOSING_TICKS):
             self.abort()
 
     def _go_on(self) -> None:
@@ -328,8 +334,18 @@ class HotProtocol(asyncio.Protocol):
             self._regulate()
             self._take(request)
         elif self._last_words:
-            self.write(self._last_words)
-            self.close()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say the last words, then let the client finish: closed while bytes of its request are on
+        their way, a connection is reset, and the words are lost with it."""
+        assert self._transport is not None
+        self.closing = True
+        self._since_tick = self._desk.tick
+        self._lingering = True
+        self.write(self._last_words)
+        self._transport.write_eof()
+        self._transport.resume_reading()
 
     def _regulate(self) -> None:
         """Nothing is read for who reads nothing, or has a full pipeline. Either call may repeat."""
@@ -382,17 +398,3 @@ class HotProtocol(asyncio.Protocol):
         self._last_words = plain_response(why.value.status, body, close=True)
         if self.answering is None and not self._pipeline:  # else those are answered first
             self._next()
-
-
-def plain_response(status: int, body: bytes, *, headers: bytes = b"", close: bool = False) -> bytes:
-    """A whole JSON response. `headers` are further header lines, each ending in CRLF."""
-    reason = REASONS.get(status, b"Status")
-    return b"".join(
-        (
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            % (status, reason, len(body)),
-            headers,
-            b"connection: close\r\n\r\n" if close else b"\r\n",
-            body,
-        )
-    )

@@ -17,6 +17,7 @@ from gateway.reply import Reply
 from gateway.routes import Route, allowed, who_serves
 from gateway.routing import Lane, upstream_name
 from gateway.telemetry import OutcomeKind, Record
+from gateway.tracing import Trace
 from gateway.upstream import Exchange
 from gateway.usage import ask_for_usage
 from placement.catalog import ModelSpec, Tenant
@@ -34,7 +35,7 @@ class Journey(Ticket):
     __slots__ = (
         "_alarm", "_attempts", "_body", "_connection", "_ended", "_exchange", "_gate", "_head",
         "_heartbeat", "_held_us", "_lane", "_relay", "_reply", "_request", "_retry", "_route",
-        "_rung", "_unread_since_us", "request_id",
+        "_rung", "_trace", "_unread_since_us", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +59,8 @@ class Journey(Ticket):
         self._route = route
         self._head = head
         self._body = request.body
-        self._retry = request.header.get(b"x-stainless-retry-count", b"0") != b"0"
+        self._retry = False
+        self._trace: Trace | None = None
         self._lane: Lane | None = None
         self._exchange: Exchange | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -72,10 +74,13 @@ class Journey(Ticket):
 
     # --- admission
 
-    def begin(self) -> None:
+    def begin(self, *, retry: bool) -> None:
         """Ask for a lane; go, wait, or be refused."""
         self._connection.answering = self
+        self._retry = retry
         gate = self._gate
+        if gate.tracing is not None:
+            self._trace = gate.tracing.begin(self._request, self._route.operation, self._head.model)
         verdict = gate.admission.arrive(self, self.arrived_us)
         if isinstance(verdict, No):
             self.tenant = None  # nothing was counted
@@ -118,8 +123,16 @@ class Journey(Ticket):
             body = body if fuller is None else fuller
         self._relay = Relay(self._reply, route, lane, self._rung, self._held_us, events)
         head = self._gate.upstream_head(
-            lane, self._request.path, self.request_id, self._request, len(body), route.headers
+            lane,
+            self._request.path,
+            self.request_id,
+            self._request,
+            len(body),
+            self._trace,
+            route.headers,
         )
+        if self._trace is not None:
+            self._trace.sent(lane.lane_id, self._rung)
         self._exchange = self._gate.pool.send(lane, head, body, self)
         if self._unread_since_us:
             self._exchange.pause()
@@ -193,7 +206,7 @@ class Journey(Ticket):
             self._on_engine_error(relay)
         else:
             outcome, usage = relay.finish()
-            self._end(outcome, usage=usage)
+            self._end(outcome, usage=usage, at_us=relay.last_us)
 
     def _on_fault(self, relay: Relay) -> None:
         """An answer that is none, though its engine lives: the engine stays, the answer ends."""
@@ -313,7 +326,9 @@ class Journey(Ticket):
         if lane is not None and self._gate.admission.release(lane):
             self._gate.admission.wake(lane.spec.id, self._gate.now_us())
 
-    def _end(self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None) -> None:
+    def _end(
+        self, outcome: OutcomeKind, code: str = "", usage: Usage | None = None, at_us: int = 0
+    ) -> None:
         """Once, on every path: free what was taken, record, hand the connection back."""
         if self._ended:
             return
@@ -323,25 +338,34 @@ class Journey(Ticket):
             if timer is not None:
                 timer.cancel()
         self._abort_exchange()
+        now_us = at_us or gate.now_us()
         if self.held_since_us:
-            self._held_us += gate.now_us() - self.held_since_us
+            self._held_us += now_us - self.held_since_us
             gate.admission.leave(self)
+        replica = self._lane.lane_id if self._lane is not None else ""
         if outcome is OutcomeKind.ANSWERED and self._lane is not None:
             self._lane.failures = 0
         self._let_go_of_lane()
         gate.admission.depart(self)
         try:
-            gate.record(self._to_record(outcome, code, usage))
+            record = self._to_record(outcome, code, usage, now_us)
+            gate.ended(record, now_us)
+            if self._trace is not None:
+                self._trace.end(record, replica)
         finally:
             if self._connection.answering is self:
                 self._connection.done(keep_alive=self._reply.keep_alive)
 
-    def _to_record(self, outcome: OutcomeKind, code: str, usage: Usage | None) -> Record:
+    def _to_record(
+        self, outcome: OutcomeKind, code: str, usage: Usage | None, now_us: int
+    ) -> Record:
         events = NO_EVENTS if self._relay is None else self._relay.events
         return Record(
             model_id=self.spec.id,
             outcome=outcome,
+            operation=self._route.operation,
             code=code,
+            duration_us=now_us - self.arrived_us,
             retry=self._retry,
             cold=self.cold,
             rung=self._rung if self._attempts else "",

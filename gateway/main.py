@@ -1,33 +1,42 @@
-"""The command line `warmtide`. An edge: the only place that reads arguments and the environment.
+"""The command line `warmtide`. An edge: the only place that reads arguments.
 
 Every command takes `--json`: one JSON document on stdout, logs on stderr. Exit codes: 0 done,
-1 failed, 2 bad input. Other packages add commands by the entry points `warmtide.commands`.
+1 failed, 2 bad input. Other packages add commands by the entry points `warmtide.commands`. What a
+command needs is imported when it runs, so that help and completions come at once.
 """
 
-import asyncio
-import logging
-import os
 import sys
-from importlib.metadata import entry_points, version
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from gateway import catalog_cli, daemon, state_dir
+from gateway import catalog_cli, completing, history_cli, state_dir
+from gateway.doctor.cli import doctor
+from gateway.environment import secret_of
+from gateway.plugins import Commands
+from gateway.progress import Steps, steps
 from gateway.status_cli import status
-from gateway.words import FAILED, BadInputError, StartError, fail, say
+from gateway.words import BAD_INPUT, FAILED, BadInputError, StartError, fail, say
+
+if TYPE_CHECKING:
+    from placement.catalog import Catalog
 
 cli = typer.Typer(
+    cls=Commands,
     help="Warmtide: one OpenAI endpoint over many models on few GPUs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 cli.add_typer(catalog_cli.app, name="catalog")
+cli.add_typer(history_cli.app, name="history")
 keys = typer.Typer(help="API keys of tenants.", no_args_is_help=True)
 cli.add_typer(keys, name="key")
 cli.command()(status)
+cli.command()(doctor)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StateDir = Annotated[
@@ -40,7 +49,10 @@ def up(
     catalog: Annotated[
         Path | None, typer.Option(help="Catalog file; default: the shipped local.yaml.")
     ] = None,
-    fleet: Annotated[str, typer.Option(help="Which fleet runs the engines.")] = "local",
+    fleet: Annotated[
+        str,
+        typer.Option(help="Which fleet runs the engines.", autocompletion=completing.fleets),
+    ] = "local",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     admin_port: Annotated[int, typer.Option(min=0, max=65535)] = 8001,
@@ -54,8 +66,10 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start the gateway and its fleet; run until Ctrl-C (or return when ready with --detach)."""
-    folder = state_dir.folder_of(state_dir_)
-    path = catalog or daemon.shipped("local.yaml")
+    from gateway import daemon
+
+    folder = state_dir.writable_folder(state_dir_)
+    path = catalog or state_dir.shipped("local.yaml")
     settings = {
         "catalog_path": str(path.resolve()),
         "fleet": fleet,
@@ -80,48 +94,97 @@ def up(
 
 
 def _serve(settings: dict[str, Any], *, as_json: bool) -> None:
+    import asyncio
+
     import uvloop
 
-    from gateway.checks import UnfitError
-    from gateway.serving import Serving, Settings, load_for_start
-    from placement.catalog_file import CatalogError
+    from gateway import daemon
+    from gateway.limits import allow_many_sockets
+    from gateway.serving import Serving, Settings
 
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if as_json else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    catalog_path = Path(settings["catalog_path"])
-    try:
-        catalog = load_for_start(catalog_path, settings["host"], settings["fleet"], _secret_of)
-    except CatalogError as error:
-        catalog_cli.report_problems(error, as_json=as_json)
-        raise typer.Exit(2) from None
-    except UnfitError as error:
-        fail(str(error), as_json=as_json)
+    _log_to_stderr(verbose=as_json)
+    catalog, folder = _loaded(settings, as_json=as_json), Path(settings["state_dir"])
 
-    async def run() -> None:
-        serving = Serving(Settings(**settings), catalog, _secret_of)
+    async def run(shown: Steps) -> None:
+        tell = _teller(shown, folder)
+        serving = Serving(Settings(**settings), catalog, secret_of, tell)
         try:
             card = await serving.start()
+            state_dir.drop_phase(folder)
+            shown.rest()
             daemon.announce(card, catalog, as_json=as_json)
             await serving.until_stopped()
         finally:
             await serving.close()
+            state_dir.drop_phase(folder)
 
+    allow_many_sockets()
     try:
         with (
-            state_dir.locked(Path(settings["state_dir"])),
+            state_dir.locked(folder),
+            steps() as shown,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            runner.run(run())
+            runner.run(run(shown))
     except StartError as error:
         fail(str(error), as_json=as_json, code=FAILED)
+    except OSError as error:  # a full disk, a quota, a folder taken away
+        fail(
+            f"{error.filename or folder}: {error.strerror or error}; `warmtide doctor --state-dir "
+            f"{folder}` looks closer",
+            as_json=as_json,
+            code=FAILED,
+        )
 
 
-def _secret_of(name: str) -> str:
-    return os.environ.get(name, "")  # noqa: TID251 -- the one reader
+def _loaded(settings: dict[str, Any], *, as_json: bool) -> "Catalog":
+    """The catalog, checked against how it will be served, or the end of the command."""
+    from gateway.checks import UnfitError
+    from gateway.serving import load_for_start
+    from placement.catalog_file import CatalogError
+
+    path, host, fleet = Path(settings["catalog_path"]), settings["host"], settings["fleet"]
+    try:
+        with steps() as shown:
+            shown.step(f"reading {path}")
+            return load_for_start(path, host, fleet, secret_of)
+    except CatalogError as error:
+        catalog_cli.report_problems(error, as_json=as_json)
+        raise typer.Exit(BAD_INPUT) from None
+    except UnfitError as error:
+        fail(str(error), as_json=as_json)
+
+
+def _teller(shown: Steps, folder: Path) -> Callable[[str, str], None]:
+    """What the gateway waits for, said here and left in the state directory for other commands."""
+    last = ("", "")
+
+    def tell(name: str, told: str) -> None:
+        nonlocal last
+        if (name, told) != last:
+            last = (name, told)
+            state_dir.write_phase(folder, name, told)
+            shown.step(told, name=name)
+
+    return tell
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    import logging
+
+    class Stderr(logging.StreamHandler[Any]):
+        """Whatever stderr is now: while a live line is shown, logs go above it."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.stream = sys.stderr
+            super().emit(record)
+
+    logging.basicConfig(
+        handlers=[Stderr()],
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @cli.command()
@@ -129,8 +192,11 @@ def down(
     state_dir_: Annotated[Path | None, typer.Option("--state-dir")] = None, as_json: AsJson = False
 ) -> None:
     """End the gateway of this state directory, and whatever it left running."""
-    folder = state_dir.folder_of(state_dir_)
-    ended = daemon.end(folder)
+    from gateway import daemon
+
+    folder = state_dir.named(state_dir_)
+    with steps() as shown:
+        ended = daemon.end(folder, shown)
     if as_json:
         say({"ended": ended})
     else:
@@ -162,17 +228,24 @@ def show_version(as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """Entry point: plug-in commands join, errors become sentences."""
-    for entry in sorted(entry_points(group="warmtide.commands"), key=lambda e: e.name):
-        cli.command(entry.name)(entry.load())
+    """Entry point: errors become sentences."""
     try:
         cli()
     except BadInputError as error:
-        typer.echo(f"warmtide: {error}", err=True)
-        sys.exit(2)
+        _end_with(str(error), BAD_INPUT)
     except msgspec.MsgspecError as error:
-        typer.echo(f"warmtide: unreadable state: {error}", err=True)
-        sys.exit(FAILED)
+        _end_with(f"unreadable state: {error}", FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _end_with(f"{where}{error.strerror or error}", FAILED)
+
+
+def _end_with(message: str, code: int) -> None:
+    """As `fail`, for what no command caught."""
+    try:
+        fail(message, as_json="--json" in sys.argv[1:], code=code)
+    except typer.Exit:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

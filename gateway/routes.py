@@ -26,6 +26,8 @@ class Route(NamedTuple):
     task: Task | None
     """What a model must serve; None where any will do."""
     read: Callable[[bytes], Head]
+    operation: str
+    """OpenTelemetry's `gen_ai.operation.name`; its list has no counting of tokens."""
     dialect: Dialect = OPENAI
     kinds: tuple[EngineKind, ...] = _OURS
     headers: tuple[bytes, ...] = ()
@@ -41,6 +43,7 @@ _TABLE = (
         "/v1/chat/completions",
         Task.CHAT,
         partial(parse_head, Task.CHAT),
+        "chat",
         extra=False,
         asks_usage=True,
     ),
@@ -48,6 +51,7 @@ _TABLE = (
         "/v1/completions",
         Task.COMPLETIONS,
         partial(parse_head, Task.COMPLETIONS),
+        "text_completion",
         extra=False,
         asks_usage=True,
     ),
@@ -55,14 +59,16 @@ _TABLE = (
         "/v1/embeddings",
         Task.EMBEDDINGS,
         partial(parse_head, Task.EMBEDDINGS),
+        "embeddings",
         kinds=(EngineKind.EMULATED, EngineKind.VLLM),
         extra=False,
     ),
-    Route("/v1/responses", Task.CHAT, responses_api.read_response, responses_api.RESPONSES),
+    Route("/v1/responses", Task.CHAT, responses_api.read_response, "chat", responses_api.RESPONSES),
     Route(
         "/v1/messages",
         Task.CHAT,
         messages_api.read_message,
+        "chat",
         messages_api.MESSAGES,
         headers=messages_api.HEADERS,
     ),
@@ -70,11 +76,12 @@ _TABLE = (
         "/v1/messages/count_tokens",
         Task.CHAT,
         messages_api.read_token_count,
+        "count_tokens",
         messages_api.MESSAGES,
         headers=messages_api.HEADERS,
     ),
-    Route("/tokenize", None, tokens_api.read_text),
-    Route("/detokenize", None, tokens_api.read_tokens),
+    Route("/tokenize", None, tokens_api.read_text, "tokenize"),
+    Route("/detokenize", None, tokens_api.read_tokens, "detokenize"),
 )
 ROUTES: dict[bytes, Route] = {route.path.encode(): route for route in _TABLE}
 

@@ -18,18 +18,27 @@ class Lane:
 
     # `line_start` and `line_end` enclose a path in the request line and headers towards the engine.
     __slots__ = (
-        "climbed_from", "down_until_us", "external", "failures", "host", "in_flight", "lane_id",
-        "line_end", "line_start", "open", "port", "served_here", "slots", "spec", "tls", "where",
+        "address", "climbed_from", "down_until_us", "external", "failures", "host", "in_flight",
+        "lane_id", "line_end", "line_start", "open", "port", "served_here", "slots", "spec", "tls",
+        "where",
     )  # fmt: skip
 
     def __init__(
-        self, lane_id: str, spec: ModelSpec, host: str, port: int, climbed_from: str
+        self,
+        lane_id: str,
+        spec: ModelSpec,
+        host: str,
+        port: int,
+        climbed_from: str,
+        *,
+        tls: bool = False,
     ) -> None:
         self.lane_id = lane_id
         self.spec = spec
         self.host = host
         self.port = port
-        self.tls = False
+        self.tls = tls
+        self.address = (host, port, tls)
         self.external = False
         self.where = lane_id.encode()
         self.served_here = b"x-warmtide-replica: %b\r\nx-warmtide-rung: " % self.where
@@ -45,6 +54,13 @@ class Lane:
         self.open = True
         self.failures = 0
         self.down_until_us = 0
+
+    @property
+    def url(self) -> str:
+        """The engine's base URL, for whoever asks it something beside requests."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        prefix = self.line_start.removeprefix(b"POST ").decode()
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{prefix}"
 
     def ready(self, now_us: int) -> bool:
         return self.open and self.down_until_us <= now_us
@@ -199,8 +215,8 @@ def upstream_name(spec: ModelSpec, asked: str) -> str:
 def _external_lane(lane_id: str, spec: ModelSpec, url: str) -> Lane:
     parts = urlsplit(url)
     tls = parts.scheme == "https"
-    lane = Lane(lane_id, spec, parts.hostname or "", parts.port or (443 if tls else 80), "serving")
-    lane.tls = tls
+    port = parts.port or (443 if tls else 80)
+    lane = Lane(lane_id, spec, parts.hostname or "", port, "serving", tls=tls)
     lane.external = True
     lane.line_start += parts.path.rstrip("/").removesuffix("/v1").encode()
     return lane

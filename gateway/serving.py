@@ -21,6 +21,9 @@ from gateway.checks import UnfitError, check_fit
 from gateway.desk import AdminDesk, Desk
 from gateway.gate import Gate
 from gateway.hot_protocol import TICK_WALL_S, HotProtocol
+from gateway.recorder import Recorder
+from gateway.scraper import Scraper
+from gateway.tracing import Tracing, check_tracing
 from gateway.words import StartError
 from placement.catalog import Catalog, Frozen
 from placement.catalog_diff import diff_catalogs
@@ -32,10 +35,13 @@ from prewarm.loop import Loop
 log = logging.getLogger("warmtide.gateway")
 
 DRAIN_WALL_S = 10.0
+NODES_TOLD_MAX = 8
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
 FLEETS = "warmtide.fleets"
+START_LOOK_WALL_S = 0.1
+Tell = Callable[[str, str], None]
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
 
 
@@ -55,12 +61,18 @@ class Serving:
     """A running gateway. `start`, then `until_stopped`, then `close`.
 
     `secret_of` looks a secret up by the name of its environment variable; empty where it is unset.
+    `tell` hears what a start or an end is waiting for: a name of the phase, and words.
     """
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, secret_of: Callable[[str], str]
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        secret_of: Callable[[str], str],
+        tell: Tell = lambda _name, _told: None,
     ) -> None:
         self.settings = settings
+        self._tell = tell
         self._secret_of = secret_of
         self.folder = Path(settings.state_dir)
         scale = settings.time_scale or catalog.time_scale
@@ -71,13 +83,17 @@ class Serving:
         self.gate.eta_of = self.loop.eta_us
         self.gate.poke = self.loop.poke
         self.desk = Desk(self.gate, build_app(lambda: self.desk))
+        kept = self.catalog.telemetry.history
+        self.recorder = Recorder(self.gate.windows, self.folder, kept, self.clock)
+        self._scraper = Scraper(self.gate)
         token = state.admin_token(self.folder)
-        admin = build_admin(lambda: self.desk, self.loop, token, self.apply)
+        admin = build_admin(lambda: self.desk, self.loop, self.recorder, token, self.apply)
         self._admin_desk = AdminDesk(admin)
         self._connections: set[HotProtocol] = set()
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
         self._fleet_begun = False
+        self._address = ""
         self._sweeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,9 +108,14 @@ class Serving:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_file)
+        self._tell("ports", "opening the ports")
         url = await self._listen(self.desk, self.settings.port)
         admin_url = await self._listen(self._admin_desk, self.settings.admin_port)
+        self._address = url.removeprefix("http://")
+        self._trace_anew()
+        self.recorder.start()
         await self._start_fleet()
+        self._scraper.start()
         self._sweeper = asyncio.create_task(self._sweep())
         card = state.Card(
             pid=os.getpid(),
@@ -118,7 +139,12 @@ class Serving:
         self._fleet_begun = True
         starting = asyncio.create_task(self.loop.start())
         stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        pending = {starting, stopping}
+        while len(pending) == 2:
+            self._tell("fleet", self._awaited())
+            _, pending = await asyncio.wait(
+                pending, timeout=START_LOOK_WALL_S, return_when=asyncio.FIRST_COMPLETED
+            )
         if stopping.done():
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -128,6 +154,15 @@ class Serving:
             await starting
         except FleetError as error:
             raise StartError(str(error)) from None
+
+    def _awaited(self) -> str:
+        """Which nodes a start waits for, by what the fleet has reported so far."""
+        silent = [node.node_id for node in self.gate.snapshot.nodes if not node.alive]
+        if not silent:
+            return "starting the fleet"
+        shown = ", ".join(silent[:NODES_TOLD_MAX])
+        more = len(silent) - NODES_TOLD_MAX
+        return f"waiting for the agents of {shown}{f' and {more} more' if more > 0 else ''}"
 
     async def until_stopped(self) -> None:
         await self._stop.wait()
@@ -148,8 +183,12 @@ class Serving:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._scraper.close()
         await self.gate.pool.close()
+        await self.recorder.close()
+        await self._end_tracing(self.gate.tracing)
         if self._fleet_begun:
+            self._tell("ending", "ending agents and engines")
             await self.loop.close(end_engines=True)
             state.drop_card(self.folder)
 
@@ -157,7 +196,10 @@ class Serving:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 # Only at the end of the process: connections need not carry an event for this.
-                while self._connections:  # noqa: ASYNC110
+                while self._connections:
+                    open_now = len(self._connections)
+                    answers = "1 answer" if open_now == 1 else f"{open_now} answers"
+                    self._tell("draining", f"letting {answers} end")
                     await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
@@ -167,6 +209,7 @@ class Serving:
         """
         fresh = parse_catalog(text, name)
         check_fit(fresh, self.settings.host, self._secret_of)
+        check_tracing(fresh.telemetry)
         fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
         changes = diff_catalogs(self.catalog, fresh)
         if changes.nodes_changed:
@@ -175,10 +218,23 @@ class Serving:
             )
         self.catalog = fresh
         self.gate.load(fresh)
+        if changes.telemetry_changed:
+            self.recorder.keep(fresh.telemetry.history)
+            former = self.gate.tracing
+            self._trace_anew()
+            await self._end_tracing(former)
         await self.loop.reload(fresh)
         log.info("catalog %s: %s", fresh.version, changes)
         told: dict[str, Any] = msgspec.to_builtins(changes)
         return {"version": fresh.version, **told}
+
+    def _trace_anew(self) -> None:
+        policy = self.catalog.telemetry
+        self.gate.tracing = Tracing(policy, self._address) if policy.otlp_url else None
+
+    async def _end_tracing(self, tracing: Tracing | None) -> None:
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     def _reload_file(self) -> None:
         async def reload() -> None:
@@ -207,8 +263,8 @@ class Serving:
         except OSError as error:
             flag = "--port" if desk is self.desk else "--admin-port"
             raise StartError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. "
-                f"Choose another with {flag}, or end what runs there (`warmtide down`)"
+                f"cannot listen on {host}:{port}: {_reason(error)}. Choose another with {flag}, "
+                "or end what runs there (`warmtide doctor` tells who, `warmtide down` ends ours)"
             ) from None
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
@@ -222,6 +278,11 @@ class Serving:
             for connection in list(self._connections):
                 connection.expire()
             self.gate.pool.sweep()
+
+
+def _reason(error: OSError) -> str:
+    """The system's words alone: asyncio wraps them in its own."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _text_of(path: str) -> str:
@@ -241,4 +302,5 @@ def load_for_start(path: Path, host: str, fleet: str, secret_of: Callable[[str],
         )
     catalog = load_catalog(path)
     check_fit(catalog, host, secret_of)
+    check_tracing(catalog.telemetry)
     return catalog

@@ -1,37 +1,36 @@
-"""The gateway's folder: who runs, where, the admin token. An edge.
+"""The gateway's folder: who runs, where, what it is doing, the admin token. An edge.
 
-In: a state directory. Out: the running gateway's card, its lock, tokens (mode 0600). Never: trusts
-a pid without its start time.
+In: a state directory. Out: the running gateway's card, the phase of one that starts or ends, its
+lock, tokens (mode 0600). Never: trusts a pid without its start time.
 """
 
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import psutil
 
+from gateway.environment import state_home
 from gateway.words import BadInputError, StartError
 from placement.catalog import Frozen
+from placement.tokens import token_in
 
 CARD = "gateway.json"
+PHASE = "phase.json"
 TOKEN = "admin.token"
 LOCK = "gateway.lock"
 
 
-class Card(Frozen, frozen=True, kw_only=True):
-    """Left by a running gateway for the other commands."""
+class _Left(Frozen, frozen=True, kw_only=True):
+    """Left by a gateway for the other commands; believed while exactly that process lives."""
 
     pid: int
     start_time: float
-    url: str
-    admin_url: str
-    state_dir: str
-    catalog: str
-    time_scale: float
 
     @property
     def alive(self) -> bool:
@@ -43,35 +42,115 @@ class Card(Frozen, frozen=True, kw_only=True):
             return False
 
 
+class Card(_Left, frozen=True, kw_only=True):
+    """Of a gateway that is ready: where it listens, what it serves."""
+
+    url: str
+    admin_url: str
+    state_dir: str
+    catalog: str
+    time_scale: float
+
+
+class Phase(_Left, frozen=True, kw_only=True):
+    """Of a gateway that starts or ends: what it does just now, in words for people."""
+
+    name: str
+    told: str
+
+
+L = TypeVar("L", bound=_Left)
+
+
+def named(given: Path | None) -> Path:
+    """Which folder is meant; it may not be there yet."""
+    folder = (given or state_home() / "warmtide").resolve()
+    if folder.is_file():
+        raise BadInputError(f"--state-dir {folder}: is a file; name a folder")
+    return folder
+
+
+def shipped(name: str) -> Path:
+    """A catalog that comes with Warmtide."""
+    return Path(str(files("serve_configs") / name))
+
+
 def folder_of(given: Path | None) -> Path:
     """The state directory, made if need be; readable by its owner only."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")  # noqa: TID251 -- where the XDG rules say
-    folder = (given or Path(home) / "warmtide").resolve()
+    folder = named(given)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise BadInputError(f"--state-dir {folder}: {error.strerror}") from None
+        raise BadInputError(
+            f"--state-dir {folder}: cannot be made: {error.strerror}; name a folder of yours"
+        ) from None
+    return folder
+
+
+def writable_folder(given: Path | None) -> Path:
+    """The state directory for a command that writes into it."""
+    folder = folder_of(given)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise BadInputError(
+            f"--state-dir {folder}: you may not write there; name a folder of yours, or mend its "
+            f"owner (`chown -R $USER {folder}`)"
+        )
     return folder
 
 
 def read_card(state_dir: Path) -> Card | None:
     """The card of a gateway that runs over this folder, or None."""
+    return _read(state_dir / CARD, Card)
+
+
+def no_gateway(state_dir: Path) -> str:
+    """Why there is nobody to ask, and what to do."""
+    phase = read_phase(state_dir)
+    if phase is not None:
+        return (
+            f"the gateway over {state_dir} (pid {phase.pid}) is busy {phase.told}: wait for it, "
+            "or end it with `warmtide down`"
+        )
+    return f"no gateway runs over {state_dir}: start one with `warmtide up`"
+
+
+def read_phase(state_dir: Path) -> Phase | None:
+    """What a gateway over this folder is doing on its way up or down, or None."""
+    return _read(state_dir / PHASE, Phase)
+
+
+def _read(path: Path, kind: type[L]) -> L | None:
     try:
-        card = msgspec.json.decode((state_dir / CARD).read_bytes(), type=Card)
+        left = msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError):
         return None
-    return card if card.alive else None
+    return left if left.alive else None
 
 
 def write_card(state_dir: Path, card: Card) -> None:
+    _write(state_dir / CARD, card)
+
+
+def write_phase(state_dir: Path, name: str, told: str) -> None:
+    """For commands that wait. A full disk costs the telling, never the start or the end."""
+    phase = Phase(pid=os.getpid(), start_time=own_start_time(), name=name, told=told)
+    with contextlib.suppress(OSError):
+        _write(state_dir / PHASE, phase)
+
+
+def _write(path: Path, left: _Left) -> None:
     """Whole or not at all: a reader never sees half a card."""
-    fresh = state_dir / f"{CARD}.new"
-    fresh.write_bytes(msgspec.json.encode(card))
-    fresh.replace(state_dir / CARD)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_bytes(msgspec.json.encode(left))
+    fresh.replace(path)
 
 
 def drop_card(state_dir: Path) -> None:
     (state_dir / CARD).unlink(missing_ok=True)
+
+
+def drop_phase(state_dir: Path) -> None:
+    (state_dir / PHASE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -102,11 +181,4 @@ def own_start_time() -> float:
 
 def admin_token(state_dir: Path) -> str:
     """The admin port's token; made on first use, readable by its owner only."""
-    path = state_dir / TOKEN
-    try:
-        return path.read_text("ascii").strip()
-    except FileNotFoundError:
-        token = secrets.token_urlsafe(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token)
-        return token
+    return token_in(state_dir / TOKEN)

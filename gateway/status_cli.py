@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway import state_dir
-from gateway.admin_client import ask
+from gateway.progress import Silent, Steps, steps
 from gateway.words import FAILED, fail, say
 
 REFRESH_WALL_S = 1.0
@@ -17,21 +17,25 @@ WIDTH_PIPED = 140
 def status(
     state_dir_: Annotated[Path | None, typer.Option("--state-dir")] = None,
     once: Annotated[bool, typer.Option(help="Print once instead of refreshing.")] = False,
+    page: Annotated[
+        bool, typer.Option(help="Print the status page's address, token included.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show models, their rungs and what waits for them; refreshes on a terminal."""
     from rich.console import Console
     from rich.live import Live
 
-    folder = state_dir.folder_of(state_dir_)
+    folder = state_dir.named(state_dir_)
     card = state_dir.read_card(folder)
     if card is None:
-        fail(
-            f"no gateway runs over {folder}: start one with `warmtide up`",
-            as_json=as_json,
-            code=FAILED,
-        )
-    document = fetch(card, as_json=as_json)
+        fail(state_dir.no_gateway(folder), as_json=as_json, code=FAILED)
+    if page:
+        address = f"{card.admin_url}/#{state_dir.admin_token(folder)}"
+        say({"page": address}) if as_json else typer.echo(address)
+        return
+    with steps() as shown:
+        document = fetch(card, shown, as_json=as_json)
     if as_json:
         say(document)
         return
@@ -45,14 +49,16 @@ def status(
         try:
             while True:
                 time.sleep(REFRESH_WALL_S)
-                live.update(render(fetch(card, as_json=False), card))
+                live.update(render(fetch(card, Silent(), as_json=False), card))
         except KeyboardInterrupt:
             return
 
 
-def fetch(card: state_dir.Card, *, as_json: bool) -> dict[str, Any]:
+def fetch(card: state_dir.Card, shown: Steps, *, as_json: bool) -> dict[str, Any]:
     """The admin port's status document."""
-    return ask(card, "GET", "/status", as_json=as_json)
+    from gateway.admin_client import ask
+
+    return ask(card, "GET", "/status", shown, as_json=as_json)
 
 
 def render(document: dict[str, Any], card: state_dir.Card) -> Any:

@@ -4,17 +4,21 @@ In: one `Record` when a request ends. Out: counts and percentiles of the recent 
 pages. Never: asks the engine, estimates a token, keeps more than a bounded number of samples.
 """
 
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from placement.catalog import Frozen
 
 SAMPLES_MAX = 2048
+SETTLE_EVERY = 1024
+Ints = NDArray[np.int64]
 
-# Buckets that OpenTelemetry advises for gen_ai.server.time_to_first_token and ..._per_output_token,
-# in microseconds, and for waiting up to the longest deadlines.
+# Buckets that OpenTelemetry advises for the gen_ai.* histograms, spans in microseconds; those of
+# TTFT go on up to the longest deadlines.
 MS = 1000
 TTFT_BOUNDS_US = tuple(
     ms * MS
@@ -26,6 +30,8 @@ TTFT_BOUNDS_US = tuple(
 ITL_BOUNDS_US = tuple(
     ms * MS for ms in (10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2500)
 )
+DURATION_BOUNDS_US = tuple(10 * MS * 2**k for k in range(14))
+TOKEN_BOUNDS = tuple(4**k for k in range(14))
 
 
 class OutcomeKind(StrEnum):
@@ -40,20 +46,50 @@ class OutcomeKind(StrEnum):
 
 
 class Histogram:
-    """Counts by upper bound, the last one without bound; the latest samples for percentiles."""
+    """Counts by upper bound, the last one without bound; the latest samples for percentiles.
 
-    __slots__ = ("bounds_us", "counts", "latest_us", "total_us")
+    `add` only keeps the sample: samples are sorted in by the thousand, or when somebody looks.
+    """
 
-    def __init__(self, bounds_us: tuple[int, ...]) -> None:
-        self.bounds_us = bounds_us
-        self.counts = [0] * (len(bounds_us) + 1)
-        self.total_us = 0
-        self.latest_us: deque[int] = deque(maxlen=SAMPLES_MAX)
+    __slots__ = ("_bounds", "_counts", "_fresh", "_latest", "_total", "add")
 
-    def add(self, span_us: int) -> None:
-        self.counts[bisect_left(self.bounds_us, span_us)] += 1
-        self.total_us += span_us
-        self.latest_us.append(span_us)
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self._bounds = np.array(bounds)
+        self._counts: Ints = np.zeros(len(bounds) + 1, np.int64)
+        self._total = 0
+        self._latest: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self._fresh: list[int] = []
+        self.add = self._fresh.append
+
+    @property
+    def bounds(self) -> list[int]:
+        bounds: list[int] = self._bounds.tolist()
+        return bounds
+
+    @property
+    def counts(self) -> list[int]:
+        self.settle()
+        counts: list[int] = self._counts.tolist()
+        return counts
+
+    @property
+    def total(self) -> int:
+        self.settle()
+        return self._total
+
+    @property
+    def latest(self) -> deque[int]:
+        self.settle()
+        return self._latest
+
+    def settle(self) -> None:
+        """Sort in what was added since."""
+        if self._fresh:
+            places = np.searchsorted(self._bounds, self._fresh)
+            self._counts += np.bincount(places, minlength=len(self._counts))
+            self._total += sum(self._fresh)
+            self._latest.extend(self._fresh)
+            self._fresh.clear()
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -61,7 +97,10 @@ class Record(Frozen, frozen=True, kw_only=True):
 
     model_id: str
     outcome: OutcomeKind
+    operation: str = "chat"
+    """`gen_ai.operation.name`."""
     code: str = ""
+    duration_us: int = 0
     retry: bool = False
     cold: bool = False
     rung: str = ""
@@ -76,22 +115,28 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "cold_starts", "held", "itl", "offered", "outcomes", "output_tokens", "prompt_tokens",
-        "refused", "ttft",
+        "_added", "cold_starts", "durations", "held", "itl", "offered", "outcomes",
+        "output_tokens", "prompt_tokens", "refused", "ttft",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self._added = 0
         self.offered = 0
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.refused: Counter[str] = Counter()
         self.cold_starts: Counter[str] = Counter()
-        self.prompt_tokens = 0
-        self.output_tokens = 0
+        self.prompt_tokens = Histogram(TOKEN_BOUNDS)
+        self.output_tokens = Histogram(TOKEN_BOUNDS)
+        self.durations: dict[tuple[str, str], Histogram] = {}
+        """By operation and error code; the code of an answered request is empty."""
         self.ttft = Histogram(TTFT_BOUNDS_US)
         self.itl = Histogram(ITL_BOUNDS_US)
         self.held = Histogram(TTFT_BOUNDS_US)
 
     def add(self, record: Record) -> None:
+        self._added += 1
+        if not self._added % SETTLE_EVERY:
+            self._settle()
         self.offered += not record.retry
         self.outcomes[record.outcome] += 1
         if record.outcome is OutcomeKind.REFUSED:
@@ -104,8 +149,22 @@ class ModelTelemetry:
             self.ttft.add(record.ttft_us)
         if record.itl_us:
             self.itl.add(record.itl_us)
-        self.prompt_tokens += record.prompt_tokens
-        self.output_tokens += record.output_tokens
+        if record.prompt_tokens:
+            self.prompt_tokens.add(record.prompt_tokens)
+        if record.output_tokens:
+            self.output_tokens.add(record.output_tokens)
+        if record.duration_us:
+            durations = self.durations.get((record.operation, record.code))
+            (durations or self._new_durations(record)).add(record.duration_us)
+
+    def _settle(self) -> None:
+        fixed = (self.ttft, self.itl, self.held, self.prompt_tokens, self.output_tokens)
+        for histogram in (*fixed, *self.durations.values()):
+            histogram.settle()
+
+    def _new_durations(self, record: Record) -> Histogram:
+        made = self.durations[record.operation, record.code] = Histogram(DURATION_BOUNDS_US)
+        return made
 
 
 class Telemetry:

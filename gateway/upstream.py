@@ -9,10 +9,9 @@ read it came in.
 import asyncio
 import logging
 import ssl
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import httptools
-import msgspec
 
 from gateway.routing import Lane
 
@@ -39,9 +38,11 @@ class Listener(Protocol):
 class Exchange:
     """One request on its way. Abort closes the connection, which frees the engine at once."""
 
-    __slots__ = ("aborted", "connecting", "connection", "paused")
+    __slots__ = ("aborted", "connecting", "connection", "data", "listener", "paused")
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes, listener: Listener) -> None:
+        self.data = data
+        self.listener = listener
         self.connection: _Connection | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.paused = False
@@ -67,22 +68,13 @@ class Exchange:
             self.connection.resume()
 
 
-class _Sent(msgspec.Struct, frozen=True):
-    """A request as it goes out: kept while it may have to be sent again."""
-
-    head: bytes
-    body: bytes
-    listener: Any  # a `Listener`; msgspec wants a runtime type
-    exchange: Exchange
-
-
 class _Connection(asyncio.Protocol):
     """Protocol and httptools callbacks in one object: no task, no queue, no copy per chunk."""
 
     __slots__ = (
-        "_bodiless_bytes", "_done", "_head_done", "_headers", "_interim", "_keep", "_key",
-        "_listener", "_parser", "_parts", "_paused", "_pool", "_seen", "_sent", "_surplus",
-        "_transport", "idle_since",
+        "_bodiless_bytes", "_done", "_exchange", "_head_done", "_headers", "_interim", "_keep",
+        "_key", "_listener", "_parser", "_parts", "_paused", "_pool", "_reused", "_seen",
+        "_surplus", "_transport", "idle_since",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool", key: _Key) -> None:
@@ -101,7 +93,8 @@ class _Connection(asyncio.Protocol):
         self._surplus = False
         self._paused = False
         self._seen = False
-        self._sent: _Sent | None = None
+        self._exchange: Exchange | None = None
+        self._reused = False  # had idled, and may have died of it unnoticed
         self.idle_since = 0
 
     # asyncio's side
@@ -177,17 +170,17 @@ class _Connection(asyncio.Protocol):
 
     # the pool's and the exchange's side
 
-    def send(self, sent: _Sent, *, reused: bool) -> None:
+    def send(self, exchange: Exchange, *, reused: bool) -> None:
         assert self._listener is None, "one exchange at a time"
         assert self._transport is not None
-        self._listener = sent.listener
-        self._sent = sent if reused else None
+        exchange.connection = self
+        self._exchange, self._listener, self._reused = exchange, exchange.listener, reused
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._headers = {}
         self._done = self._head_done = self._interim = self._seen = False
         self._bodiless_bytes = 0
-        self._transport.write(sent.head + sent.body)
+        self._transport.write(exchange.data)
 
     def abort(self) -> None:
         self._listener = None
@@ -236,8 +229,9 @@ class _Connection(asyncio.Protocol):
         self.abort()
         if listener is None:
             return
-        if self._sent is not None and not self._seen:
-            self._pool.send_fresh(self._key, self._sent)  # it had gone stale
+        if self._reused and not self._seen:
+            assert self._exchange is not None
+            self._pool.send_fresh(self._key, self._exchange)  # it had gone stale
         else:
             listener.on_failed(why)
 
@@ -263,21 +257,18 @@ class UpstreamPool:
 
     def send(self, lane: Lane, head: bytes, body: bytes, listener: Listener) -> Exchange:
         """Send now if a connection idles, else as soon as one is open. Never raises."""
-        exchange = Exchange()
-        key = (lane.host, lane.port, lane.tls)
-        sent = _Sent(head, body, listener, exchange)
-        connection = self._take(key)
+        exchange = Exchange(head + body, listener)
+        connection = self._take(lane.address)
         if connection is None:
-            self.send_fresh(key, sent)
+            self.send_fresh(lane.address, exchange)
         else:
-            exchange.connection = connection
-            connection.send(sent, reused=True)
+            connection.send(exchange, reused=True)
         return exchange
 
-    def send_fresh(self, key: _Key, sent: "_Sent") -> None:
+    def send_fresh(self, key: _Key, exchange: Exchange) -> None:
         """Send on a new connection."""
-        task = asyncio.get_running_loop().create_task(self._connect(key, sent))
-        sent.exchange.connecting = task
+        task = asyncio.get_running_loop().create_task(self._connect(key, exchange))
+        exchange.connecting = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -315,9 +306,8 @@ class UpstreamPool:
                 return connection
         return None
 
-    async def _connect(self, key: _Key, sent: "_Sent") -> None:
+    async def _connect(self, key: _Key, exchange: Exchange) -> None:
         host, port, tls = key
-        exchange = sent.exchange
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -327,14 +317,15 @@ class UpstreamPool:
         except Exception as error:  # whatever broke, somebody waits to be told
             exchange.connecting = None
             if not exchange.aborted:
-                sent.listener.on_failed(f"cannot connect to the engine at {host}:{port}: {error}")
+                exchange.listener.on_failed(
+                    f"cannot connect to the engine at {host}:{port}: {error}"
+                )
             return
         exchange.connecting = None
         if exchange.aborted:
             connection.abort()
             return
-        exchange.connection = connection
-        connection.send(sent, reused=False)
+        connection.send(exchange, reused=False)
         if exchange.paused:
             connection.pause()
 

@@ -1,12 +1,16 @@
 """What a connection and those who answer on it agree on. Pure.
 
-In: nothing. Out: the shape of an answer under way, a refusal as an exception, the forms of a URL.
+In: nothing. Out: the shape of an answer under way, a whole response, a refusal as an exception, the
+forms of a URL.
 Never: reads or writes a byte of a connection.
 """
 
+import http
 from typing import Protocol
 
 from gateway.openai_api import Refusal
+
+REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
 class Answering(Protocol):
@@ -41,3 +45,17 @@ class RefuseError(Exception):
         super().__init__(message)
         self.why = why
         self.message = message
+
+
+def plain_response(status: int, body: bytes, *, headers: bytes = b"", close: bool = False) -> bytes:
+    """A whole JSON response. `headers` are further header lines, each ending in CRLF."""
+    reason = REASONS.get(status, b"Status")
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            % (status, reason, len(body)),
+            headers,
+            b"connection: close\r\n\r\n" if close else b"\r\n",
+            body,
+        )
+    )

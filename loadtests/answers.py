@@ -128,6 +128,11 @@ class Reading:
         self._rung = ""
         self._held_ms = 0.0
 
+    @property
+    def events(self) -> int:
+        """Events with text so far."""
+        return self._events
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Warmtide's own headers; everybody else's pass by."""
         name = name.lower()

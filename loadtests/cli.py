@@ -5,26 +5,23 @@ done, 1 when something was lost or the fleet failed, 2 when the input was at fau
 Never: shows a key, decides anything about a trace.
 """
 
-import asyncio
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from gateway.state_dir import folder_of
+from gateway import completing
+from gateway.state_dir import named
 from gateway.words import BAD_INPUT, FAILED, fail, say
-from loadtests.answers import Outcome
-from loadtests.arrivals import AskedError, Caps
-from loadtests.fleet_process import FleetError
-from loadtests.report import Document
-from loadtests.screen import as_table
-from loadtests.session import Aim, run
-from loadtests.workload import Asked, demo_trace, named_models
-from placement.catalog_problems import CatalogError
-from prewarm.traces.records import TraceError
+from loadtests.private_file import private_text
+from loadtests.trace_places import GENERATED, demo_trace, traces_folder, traces_in
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from loadtests.report import Document
+    from loadtests.workload import Asked
 
 SPEED_MIN, SPEED_MAX = 0.1, 1000.0
 DEMO_LIMIT, DEMO_DURATION = 600, "20m"
@@ -35,14 +32,30 @@ def _option(told: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=told, **more)
 
 
-Trace = Annotated[str, typer.Argument(help="A trace file, or 'generated' for demand of our own.")]
+def _traces(incomplete: str) -> list[str]:
+    """For completion: our generator, and the traces that lie where `--demo` looks."""
+    names = [GENERATED, *map(str, traces_in(traces_folder(None, Path.cwd())))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Trace = Annotated[
+    str,
+    typer.Argument(
+        help="A trace file, or 'generated' for demand of our own.", autocompletion=_traces
+    ),
+]
 Url = Annotated[str, _option("A running gateway; without it the replay starts its own fleet.")]
 Speed = Annotated[
     float | None,
     _option("Trace s per wall s; own fleet: 20 if not given.", min=SPEED_MIN, max=SPEED_MAX),
 ]
-Models = Annotated[str, _option("Deal streams to these models only: a,b.")]
-Mapped = Annotated[list[str] | None, _option("stream=model; repeatable.", "--map")]
+Models = Annotated[
+    str, _option("Deal streams to these models only: a,b.", autocompletion=completing.models)
+]
+Mapped = Annotated[
+    list[str] | None,
+    _option("stream=model; repeatable.", "--map", autocompletion=completing.mapped),
+]
 Limit = Annotated[int | None, _option("Thin the slice at random to so many requests.", min=1)]
 Start = Annotated[str, _option("Start of the slice from the trace's, as 8d; else the busiest.")]
 Duration = Annotated[str, _option("Length of the slice, as 20m; else 1h.")]
@@ -83,11 +96,16 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Send a trace's requests through the endpoint, each at its time; tell what became of them."""
+    from loadtests.session import Aim, run
+
     if demo:
         trace = trace or demo_trace(traces, Path.cwd())
         limit, duration = limit or DEMO_LIMIT, duration or DEMO_DURATION
 
-    def asked() -> Asked:
+    def asked() -> "Asked":
+        from loadtests.arrivals import Caps
+        from loadtests.workload import Asked, named_models
+
         return Asked(
             start=start or None,
             duration=duration or None,
@@ -102,7 +120,7 @@ def replay(
         return Aim(
             url=url or None,
             admin_url=admin_url or None,
-            state_dir=folder_of(state_dir),
+            state_dir=named(state_dir),
             catalog=catalog,
             speed=speed,
             api_key=key_from(api_key_file),
@@ -112,8 +130,18 @@ def replay(
     _told(lambda screen: run(_named(trace), asked(), aim(), screen), as_json=as_json)
 
 
-def _told(work: Callable[[Console], Document], *, as_json: bool) -> None:
+def _told(work: "Callable[[Console], Document]", *, as_json: bool) -> None:
     """Do the work and print its document; what went wrong becomes a sentence and an exit code."""
+    import asyncio
+
+    from rich.console import Console
+
+    from loadtests.answers import Outcome
+    from loadtests.arrivals import AskedError
+    from loadtests.fleet_process import FleetError
+    from placement.catalog_problems import CatalogError
+    from prewarm.traces.records import TraceError
+
     try:
         document = work(Console(stderr=True))
     except (AskedError, TraceError, CatalogError) as error:
@@ -131,8 +159,12 @@ def _told(work: Callable[[Console], Document], *, as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def _show(document: Document) -> None:
+def _show(document: "Document") -> None:
     """The table on stdout; into a file or a pipe it keeps its whole width."""
+    from rich.console import Console
+
+    from loadtests.screen import as_table
+
     out = Console()
     if not out.is_terminal:
         out = Console(width=max(out.width, TABLE_WIDTH_MIN))
@@ -140,6 +172,8 @@ def _show(document: Document) -> None:
 
 
 def _named(trace: str) -> str:
+    from loadtests.arrivals import AskedError
+
     if not trace:
         raise AskedError("name a trace file, or 'generated', or use --demo")
     return trace
@@ -147,15 +181,11 @@ def _named(trace: str) -> str:
 
 def key_from(path: Path | None) -> str:
     """The API key from its file, which must be nobody else's to read."""
+    from loadtests.arrivals import AskedError
+
     if path is None:
         return ""
-    try:
-        mode = path.stat().st_mode
-        key = path.read_text("ascii").strip()
-    except (OSError, UnicodeError) as error:
-        raise AskedError(f"--api-key-file {path}: cannot be read as a key") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise AskedError(f"--api-key-file {path}: others may read it; run `chmod 600 {path}`")
+    key = private_text(path, "--api-key-file").strip()
     if not key or not key.isprintable() or " " in key:
         raise AskedError(f"--api-key-file {path}: must hold one key on one line")
     return key

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.progress import Steps
+from gateway.state_dir import read_phase
+
 START_S_MAX = 240.0
 END_S_MAX = 60.0
 TAIL_LINES = 20
+LOOK_S = 0.1
 
 
 class FleetError(Exception):
@@ -38,18 +42,41 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def own_fleet(time_scale: float, catalog: Path | None) -> AsyncIterator[Up]:
+async def own_fleet(time_scale: float, catalog: Path | None, shown: Steps) -> AsyncIterator[Up]:
     """Start a fleet, hand it out, end it whatever happens. Its log goes with its folder."""
     folder = Path(tempfile.mkdtemp(prefix="warmtide-replay-"))
     log = folder / "up.log"
     try:
+        shown.step("starting a fleet")
         process = await _started(folder, log, time_scale, catalog)
         try:
-            yield await _line(process, log)
+            async with _followed(folder / "state", shown):
+                up = await _line(process, log)
+            yield up
         finally:
-            await _ended(process, folder)
+            async with _followed(folder / "state", shown):
+                await _ended(process, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _followed(state: Path, shown: Steps) -> AsyncIterator[None]:
+    """While the fleet starts or ends, what it says it is doing."""
+
+    async def follow() -> None:
+        while True:
+            phase = read_phase(state)
+            if phase is not None:
+                shown.step(phase.told, name=phase.name)
+            await asyncio.sleep(LOOK_S)
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        shown.rest()
 
 
 async def _started(

@@ -1,7 +1,8 @@
 """A mock engine that answers at once: what is left is the cost of who stands before it. An edge.
 
-`python -m loadtests.mock_engine --port 9000 [--chunks 16]` on 127.0.0.1. Streams are written chunk
-by chunk without pauses, each its own write: the worst case for a relay.
+`python -m loadtests.mock_engine --port 9000 [--chunks 16] [--model NAME]` on 127.0.0.1. Streams are
+written chunk by chunk without pauses, each its own write: the worst case for a relay. It lists one
+model and answers for any.
 """
 
 import argparse
@@ -26,6 +27,7 @@ class MockEngine(asyncio.Protocol):
     """Speaks just enough OpenAI for a benchmark."""
 
     chunks = 16
+    listed = b""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -50,8 +52,8 @@ class MockEngine(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._transport is not None
-        if not self._url.startswith(b"/v1/") or self._url == b"/v1/models":
-            self._write_json(b'{"object":"list","data":[{"id":"mock","object":"model"}]}')
+        if not self._body:  # probes of all kinds, and GET /v1/models
+            self._write_json(self.listed)
             return
         head = _HEAD.decode(self._body)
         if not head.stream:
@@ -111,8 +113,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--chunks", type=int, default=16)
+    parser.add_argument("--model", default="mock", help="the name that it lists")
     arguments = parser.parse_args()
     MockEngine.chunks = arguments.chunks
+    listed = {"id": arguments.model, "object": "model"}
+    MockEngine.listed = msgspec.json.encode({"object": "list", "data": [listed]})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(arguments.port))
 

@@ -6,7 +6,6 @@ Never: leaves a fleet of its own behind, prints on stdout.
 
 import asyncio
 import contextlib
-import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,8 @@ import uvloop
 from rich.console import Console
 
 from gateway import state_dir
+from gateway.limits import allow_many_sockets
+from gateway.progress import steps
 from loadtests.arrivals import check_streams, volumes
 from loadtests.client import Client
 from loadtests.fleet_process import own_fleet
@@ -31,7 +32,6 @@ from prewarm.traces.records import US
 OWN_SPEED = 20.0
 ADMIN_URL = "http://127.0.0.1:8001"
 BUSY_PER_WALL_S = 200.0
-SOCKETS_MAX = 65_536
 
 
 class Aim(NamedTuple):
@@ -48,12 +48,14 @@ class Aim(NamedTuple):
 
 def run(trace: str, asked: Asked, aim: Aim, screen: Console) -> Document:
     """Everything that may fail on its input comes first, the fleet after it."""
-    loaded = load(trace, asked.seed)
+    with steps() as shown:
+        shown.step(f"reading {trace}")
+        loaded = load(trace, asked.seed)
     check_streams(asked.named, volumes(loaded.trace))
     if aim.catalog is not None:
         load_catalog(aim.catalog)
     screen.print(f"{loaded.name}: {loaded.source}", markup=False, highlight=False, soft_wrap=True)
-    _allow_many_sockets()
+    allow_many_sockets()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_stoppable(loaded, asked, aim, screen))
 
@@ -92,9 +94,12 @@ async def _target(aim: Aim, screen: Console) -> AsyncIterator[Target]:
         return
     speed = aim.speed or OWN_SPEED
     screen.print(f"starting a fleet at {speed:g} times wall time", highlight=False, soft_wrap=True)
-    async with own_fleet(speed, aim.catalog) as up:
-        token = state_dir.admin_token(Path(up.state_dir))
-        yield await look_at(up.url, up.admin_url, token, speed=up.time_scale, api_key=aim.api_key)
+    with steps() as shown:
+        async with own_fleet(speed, aim.catalog, shown) as up:
+            token = state_dir.admin_token(Path(up.state_dir))
+            yield await look_at(
+                up.url, up.admin_url, token, speed=up.time_scale, api_key=aim.api_key
+            )
 
 
 def _admin_of(url: str, given: str | None, folder: Path) -> tuple[str, str]:
@@ -133,12 +138,3 @@ def _warn_if_much(work: Work, scale: float, screen: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _allow_many_sockets() -> None:
-    """Open loop: as many connections as requests are open at once."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    ceiling = SOCKETS_MAX if hard == resource.RLIM_INFINITY else min(hard, SOCKETS_MAX)
-    if soft != resource.RLIM_INFINITY and soft < ceiling:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))

@@ -16,7 +16,6 @@ TIMEOUT_S = 15.0
 EVIDENCE = {
     EngineKind.EMULATED: "emulated",
     EngineKind.LLAMACPP: "real-cpu",
-    EngineKind.VLLM: "real-gpu",
 }
 
 
@@ -26,6 +25,13 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     engine: EngineKind
     tasks: tuple[Task, ...] = (Task.CHAT,)
+    on_cpu: bool = False
+
+    @property
+    def evidence(self) -> str | None:
+        """What figures of this model are; None where that depends on who runs it."""
+        real = "real-cpu" if self.on_cpu else "real-gpu"
+        return real if self.engine is EngineKind.VLLM else EVIDENCE.get(self.engine)
 
 
 class Target(NamedTuple):
@@ -65,7 +71,7 @@ class Target(NamedTuple):
     def evidence(self, models: tuple[str, ...]) -> dict[str, str | None]:
         """The label of each model's figures; none where nobody told what serves it."""
         found = {model: self.served.get(model) for model in models}
-        return {m: EVIDENCE.get(served.engine) if served else None for m, served in found.items()}
+        return {m: served.evidence if served else None for m, served in found.items()}
 
 
 async def look_at(

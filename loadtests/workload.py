@@ -27,11 +27,10 @@ from loadtests.arrivals import (
 from loadtests.draws import ARRIVALS_CV, OUTPUT_TOKENS, PROMPT_TOKENS
 from loadtests.generator import generate_counts
 from loadtests.target import Target
+from loadtests.trace_places import GENERATED
 from prewarm.traces.files import read_trace
 from prewarm.traces.records import HOUR_US, US, Counts, Requests, Trace
 
-GENERATED = "generated"
-DEMO_TRACE = Path("servegen/clients_10min_m-large.csv.gz")
 LENGTHS_TRACE = Path("azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(us|ms|s|m|min|h|d|w)?\Z")
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -102,20 +101,6 @@ def load(trace: str, seed: int) -> Loaded:
     lengths = _lengths_beside(path) if isinstance(found, Counts) else None
     told = f"drawn from {LENGTHS_TRACE.stem}" if lengths else ""
     return Loaded(path.name, "a real trace", found, lengths, told)
-
-
-def demo_trace(traces: Path | None, folder: Path) -> str:
-    """A real trace from the given folder or from beside the repository, else our generator."""
-    if traces is not None:
-        return _demo_in(traces)
-    parents = (folder, *folder.parents)
-    root = next((p for p in parents if (p / "pyproject.toml").is_file()), folder)
-    return _demo_in(root.parent / "shared" / "traces")
-
-
-def _demo_in(traces: Path) -> str:
-    path = traces / DEMO_TRACE
-    return str(path) if path.is_file() else GENERATED
 
 
 def _lengths_beside(path: Path) -> Lengths | None:

@@ -13,6 +13,9 @@ ModelId = NewType("ModelId", str)
 NodeId = NewType("NodeId", str)
 ReplicaId = NewType("ReplicaId", str)
 
+CPU_DEVICE = "CPU"
+"""The device type of nodes without GPUs that run vLLM on the CPU."""
+
 
 class EngineKind(StrEnum):
     """Who serves a model. `EXTERNAL` is run by someone else: routed, measured, never managed."""
@@ -82,6 +85,8 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
     service: ServiceTimes | None = None
     faults: Faults = Faults()
     engine_args: tuple[str, ...] = ()
+    on_cpu: bool = False
+    """Its devices are shares of a node's memory, not GPUs: real vLLM, for want of a GPU."""
     # What the operator wants of it.
     min_replicas: int = 0
     max_replicas: int = 8
@@ -100,7 +105,7 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
 
     @property
     def on_gpu(self) -> bool:
-        """Emulated and vLLM engines hold GPU sets; llama.cpp here lives on the CPU."""
+        """Emulated and vLLM engines hold sets of devices; llama.cpp here holds none."""
         return self.engine in (EngineKind.EMULATED, EngineKind.VLLM)
 
     @property
@@ -133,6 +138,11 @@ class NodeSpec(Frozen, frozen=True, kw_only=True):
     preloaded: bool = True
     """Weights of every model lie in the page cache at start (else on disk)."""
 
+    @property
+    def on_cpu(self) -> bool:
+        """Its devices are shares of its memory, on which vLLM computes with the CPU."""
+        return self.gpu_type == CPU_DEVICE
+
 
 class Tenant(Frozen, frozen=True, kw_only=True):
     """Who may ask, for what, and how much at once. Keys are `sha256:` digests, never clear text."""
@@ -157,6 +167,26 @@ class Policy(Frozen, frozen=True, kw_only=True):
     rate_half_life_us: int = 300_000_000
 
 
+class HistoryKept(Frozen, frozen=True, kw_only=True):
+    """How long rows of the demand history are kept, by their width."""
+
+    fine_us: int = 48 * 3_600_000_000
+    minutes_us: int = 30 * 86_400_000_000
+    five_us: int = 400 * 86_400_000_000
+
+
+class TelemetryPolicy(Frozen, frozen=True, kw_only=True):
+    """What is observed beside the requests themselves, and where traces go."""
+
+    history: HistoryKept = HistoryKept()
+    scrape_us: int = 5_000_000
+    """How often engines' metrics are read; three times this old they are stale. 0: never."""
+    otlp_url: str = ""
+    """OTLP over HTTP: where spans are sent. Empty: nowhere."""
+    trace_share: float = 1.0
+    """Of requests that bring no sampling decision of their own."""
+
+
 class Catalog(Frozen, frozen=True, kw_only=True):
     """Everything declared in one file, validated, with its digest as version."""
 
@@ -165,8 +195,11 @@ class Catalog(Frozen, frozen=True, kw_only=True):
     nodes: tuple[NodeSpec, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     policy: Policy = Policy()
+    telemetry: TelemetryPolicy = TelemetryPolicy()
     time_scale: float = 1.0
     seed: int = 0
+    vllm_python: str = ""
+    """The interpreter that has vLLM, where the operator named one."""
 
     def model(self, model_id: str) -> ModelSpec | None:
         return next((m for m in self.models if m.id == model_id), None)

@@ -14,6 +14,7 @@ from placement.catalog_units import human_bytes
 from placement.constants import GPU_TYPES
 from placement.edges import footprint_bytes, host_bytes
 from placement.snapshot import Rung
+from placement.vllm_flags import refused
 
 Models = Mapping[int, ModelEntry]
 Specs = Mapping[int, ModelSpec]
@@ -34,7 +35,6 @@ KEYS_OF_ENGINE = {
     "emulated": _ON_GPU | {"service", "faults"},
 }
 _NO_ADAPTERS = "This engine loads none: remove them, or serve {} with the engine vllm"
-_SECRET_ARGUMENTS = ("--api-key", "--hf-token", "--hf_token")
 
 
 def check_models(models: Models, whole: Container[int]) -> Iterator[Finding]:
@@ -51,9 +51,8 @@ def check_models(models: Models, whole: Container[int]) -> Iterator[Finding]:
             what = f"less than min_replicas, which is {entry.min_replicas}"
             yield Finding((*at, "max_replicas"), what, "Raise it or lower min_replicas")
         for j, argument in enumerate(entry.engine_args):
-            if argument.startswith(_SECRET_ARGUMENTS):
-                what = "a secret on a command line can be read by everyone on the machine"
-                yield Finding((*at, "engine_args", j), what, "Remove it; engines need no key here")
+            if (no := refused(argument)) is not None:
+                yield Finding((*at, "engine_args", j), no.what, no.remedy)
 
 
 def _needed(at: Path, entry: ModelEntry) -> Iterator[Finding]:
@@ -155,6 +154,14 @@ def check_real_time(specs: Specs, fleet: FleetEntry) -> Iterator[Finding]:
             yield Finding(("models", i, "engine"), what, "Remove fleet.time_scale, or emulate it")
 
 
+def check_shares(specs: Specs) -> Iterator[Finding]:
+    """Nodes of type CPU have shares of one memory: there is nothing to be parallel over."""
+    for i, spec in specs.items():
+        if spec.on_cpu and spec.gpus > 1:
+            what = f"a replica takes one share of a CPU node, not {spec.gpus}"
+            yield Finding(("models", i, "gpus"), what, "Write 1, or remove it")
+
+
 def check_fit(specs: Specs, nodes: list[NodeSpec]) -> Iterator[Finding]:
     """Each managed model needs a node that can hold one serving replica."""
     for i, spec in specs.items():
@@ -166,7 +173,9 @@ def fits(spec: ModelSpec, node: NodeSpec) -> bool:
     if host_bytes(spec, Rung.SERVING) > node.host_bytes:
         return False
     return not spec.on_gpu or (
-        spec.gpus <= node.gpus and footprint_bytes(spec) <= usable_bytes(node)
+        spec.on_cpu == node.on_cpu
+        and spec.gpus <= node.gpus
+        and footprint_bytes(spec) <= usable_bytes(node)
     )
 
 
@@ -175,6 +184,10 @@ def usable_bytes(node: NodeSpec) -> int:
 
 
 def _fits_nowhere(at: Path, spec: ModelSpec, nodes: list[NodeSpec]) -> Finding:
+    if nodes and spec.on_gpu and all(node.on_cpu != spec.on_cpu for node in nodes):
+        what = f"the engine {spec.engine} runs on GPUs, and all nodes are of type CPU"
+        return Finding((*at, "engine"), what, "Add a node with GPUs, or write `engine: vllm`")
+    nodes = [node for node in nodes if not spec.on_gpu or node.on_cpu == spec.on_cpu]
     if not nodes:
         what = f"the engine {spec.engine} needs a node to run on and the file has none"
         return Finding((*at, "engine"), what, "Add `fleet: nodes:`, see docs/catalog.md")
@@ -185,12 +198,10 @@ def _fits_nowhere(at: Path, spec: ModelSpec, nodes: list[NodeSpec]) -> Finding:
     wide = [node for node in nodes if not spec.on_gpu or node.gpus >= spec.gpus]
     largest = max(usable_bytes(node) for node in wide)
     if spec.on_gpu and footprint_bytes(spec) > largest:
-        activations = int(c.ACTIVATIONS_BYTES.value)
         what = (
             f"{spec.id} takes {human_bytes(footprint_bytes(spec))} on each GPU (weights "
             f"{human_bytes(spec.weights_per_gpu_bytes)}, KV cache "
-            f"{human_bytes(spec.kv_cache_bytes)}, residue {human_bytes(spec.residue_bytes)}, "
-            f"activations {human_bytes(activations)}); the largest GPU can give "
+            f"{human_bytes(spec.kv_cache_bytes)}{_further(spec)}); the largest GPU can give "
             f"{human_bytes(largest)}"
         )
         return Finding((*at, "weights"), what, "Raise `gpus`, lower `kv_cache` or add larger GPUs")
@@ -199,6 +210,13 @@ def _fits_nowhere(at: Path, spec: ModelSpec, nodes: list[NodeSpec]) -> Finding:
         "GPUs, and no node that could take it has that"
     )
     return Finding((*at, "weights"), what, "Raise `host_memory` of the nodes")
+
+
+def _further(spec: ModelSpec) -> str:
+    if spec.on_cpu:
+        return ""
+    activations = human_bytes(int(c.ACTIVATIONS_BYTES.value))
+    return f", residue {human_bytes(spec.residue_bytes)}, activations {activations}"
 
 
 def check_preloaded(specs: Specs, fleet: FleetEntry) -> Iterator[Finding]:
@@ -234,6 +252,7 @@ class _Room:
     def __init__(self, node: NodeSpec) -> None:
         self._gpus = [usable_bytes(node)] * node.gpus
         self._host = node.host_bytes
+        self._on_cpu = node.on_cpu
 
     def take(self, spec: ModelSpec) -> bool:
         host, each = host_bytes(spec, Rung.SERVING), footprint_bytes(spec)
@@ -242,6 +261,8 @@ class _Room:
         if not spec.on_gpu:
             self._host -= host
             return True
+        if spec.on_cpu != self._on_cpu:
+            return False
         for start in range(0, len(self._gpus) - spec.gpus + 1, spec.gpus):
             chosen = range(start, start + spec.gpus)
             if all(self._gpus[g] >= each for g in chosen):

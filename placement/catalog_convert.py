@@ -6,9 +6,11 @@ Never: fails; what may not be converted was found by `catalog_check` before it.
 
 from placement import constants as c
 from placement.catalog import (
+    CPU_DEVICE,
     Adapter,
     EngineKind,
     Faults,
+    HistoryKept,
     Links,
     ModelId,
     ModelSpec,
@@ -17,9 +19,17 @@ from placement.catalog import (
     Policy,
     ServiceTimes,
     Task,
+    TelemetryPolicy,
     Tenant,
 )
-from placement.catalog_shape import ModelEntry, NodeEntry, PolicyEntry, TenantEntry
+from placement.catalog_shape import (
+    FleetEntry,
+    ModelEntry,
+    NodeEntry,
+    PolicyEntry,
+    TelemetryEntry,
+    TenantEntry,
+)
 from placement.edges import DEFAULT_LINKS
 
 KV_CACHE_DEFAULT_MAX = 20_000_000_000
@@ -27,8 +37,11 @@ KV_PER_TOKEN_DEFAULT = 131_072
 SLOTS_DEFAULT = {EngineKind.LLAMACPP: 8, EngineKind.EXTERNAL: 1024}
 
 
-def model_spec(entry: ModelEntry) -> ModelSpec:
+def model_spec(entry: ModelEntry, fleet: FleetEntry) -> ModelSpec:
+    """A vLLM model runs on the CPU where the fleet has nodes for that: one installation of vLLM
+    is built for one kind of device."""
     engine = EngineKind(entry.engine)
+    on_cpu = engine is EngineKind.VLLM and any(n.gpu == CPU_DEVICE for n in fleet.nodes)
     slots = entry.max_num_seqs or SLOTS_DEFAULT.get(engine, 32)
     on_gpu = engine in (EngineKind.EMULATED, EngineKind.VLLM)
     kv_per_token = entry.kv_bytes_per_token or (KV_PER_TOKEN_DEFAULT if on_gpu else 0)
@@ -52,6 +65,7 @@ def model_spec(entry: ModelEntry) -> ModelSpec:
         service=_service(entry),
         faults=Faults(**entry.faults.model_dump()) if entry.faults else Faults(),
         engine_args=tuple(entry.engine_args),
+        on_cpu=on_cpu,
         min_replicas=entry.min_replicas,
         max_replicas=max_replicas(entry),
         priority=entry.priority,
@@ -113,6 +127,17 @@ def policy(entry: PolicyEntry) -> Policy:
         idle_park_us=entry.idle_park,
         held_per_model_max=entry.held_per_model_max,
         rate_half_life_us=entry.rate_half_life,
+    )
+
+
+def telemetry(entry: TelemetryEntry) -> TelemetryPolicy:
+    return TelemetryPolicy(
+        history=HistoryKept(
+            fine_us=entry.keep_10s, minutes_us=entry.keep_1min, five_us=entry.keep_5min
+        ),
+        scrape_us=entry.scrape,
+        otlp_url=entry.otlp or "",
+        trace_share=entry.trace_share,
     )
 
 

@@ -9,7 +9,8 @@ from placement.catalog import Catalog, Frozen, ModelId
 class CatalogDiff(Frozen, frozen=True, kw_only=True):
     """Ids of models, in the order of the file they stand in. `changed` differ in any key.
 
-    `nodes_changed` covers everything a running fleet cannot change: nodes, time scale, seed.
+    `nodes_changed` covers everything a running fleet cannot change: nodes, time scale, seed, and
+    the interpreter of its vLLM engines.
     """
 
     added: tuple[ModelId, ...] = ()
@@ -18,6 +19,7 @@ class CatalogDiff(Frozen, frozen=True, kw_only=True):
     nodes_changed: bool = False
     tenants_changed: bool = False
     policy_changed: bool = False
+    telemetry_changed: bool = False
 
     @property
     def empty(self) -> bool:
@@ -31,8 +33,12 @@ def diff_catalogs(old: Catalog, new: Catalog) -> CatalogDiff:
         added=tuple(i for i in after if i not in before),
         removed=tuple(i for i in before if i not in after),
         changed=tuple(i for i, spec in after.items() if i in before and before[i] != spec),
-        nodes_changed=(old.nodes, old.time_scale, old.seed)
-        != (new.nodes, new.time_scale, new.seed),
+        nodes_changed=_fixed(old) != _fixed(new),
         tenants_changed=old.tenants != new.tenants,
         policy_changed=old.policy != new.policy,
+        telemetry_changed=old.telemetry != new.telemetry,
     )
+
+
+def _fixed(catalog: Catalog) -> tuple[object, ...]:
+    return catalog.nodes, catalog.time_scale, catalog.seed, catalog.vllm_python

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from placement.catalog_fields import REMEDY, Entry
 from placement.catalog_problems import Finding, Path, closest, shown
-from placement.catalog_shape import REMEDY, SECTIONS, Entry
+from placement.catalog_shape import SECTIONS
 
 GUESSES_MAX = 200
 """Guessing what a key meant is slow: a file of nothing but wrong keys must not take long."""

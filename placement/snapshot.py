@@ -36,6 +36,14 @@ class WeightsAt(IntEnum):
     HOST = 2
 
 
+class Lack(Frozen, frozen=True, kw_only=True):
+    """A step that one engine does not offer, and why: engines differ by version and device."""
+
+    at: Rung
+    to: Rung
+    why: str
+
+
 class ReplicaState(Frozen, frozen=True, kw_only=True):
     """A placed copy of a model. `endpoint` is `host:port` once its engine listens.
 
@@ -58,6 +66,8 @@ class ReplicaState(Frozen, frozen=True, kw_only=True):
     """It was parked once: its pinned host memory is kept on every rung, until its engine ends."""
     role: str = "both"
     """What it does of a request: `prefill`, `decode`, or `both`."""
+    lacks: tuple[Lack, ...] = ()
+    """Steps of the rung graph that its engine turned out not to offer."""
 
     @property
     def serving(self) -> bool:

@@ -20,7 +20,7 @@ from placement.feasibility import (
 from placement.plan import Victim
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 from prewarm.draft import Draft, sets_for, weights_at
-from prewarm.victims import choose_victims, enough, host_victims, price
+from prewarm.victims import choose_victims, enough, host_given, host_victims, price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,11 @@ class Climb:
     restore: bool = False
 
     @property
-    def key(self) -> tuple[float, str, tuple[int, ...], str]:
+    def key(self) -> tuple[float, int, str, tuple[int, ...], str]:
+        """The cheapest first; of equals the one that disturbs the fewest."""
         replica_id = self.replica.replica_id if self.replica is not None else "~"
-        return (self.takes_us + self.loss_us, self.node_id, self.gpu_ids, replica_id)
+        cost = self.takes_us + self.loss_us
+        return (cost, len(self.victims), self.node_id, self.gpu_ids, replica_id)
 
 
 def climbs(draft: Draft, spec: ModelSpec) -> list[Climb]:
@@ -86,8 +88,10 @@ def _start_at(
             return None
         victims = {v.replica_id: v for v in chosen}
     host_need = host_bytes(spec, Rung.SERVING)
-    if host_free_bytes(node) < host_need:
-        sleepers = host_victims(draft, spec, node, host_need)
+    host_free = host_free_bytes(node) + host_given(draft, victims.values())
+    if host_free < host_need:
+        ending = {name for name, victim in victims.items() if victim.to is None}
+        sleepers = host_victims(draft, spec, node, host_need - host_free, spared=ending)
         if not sleepers:
             return None
         victims |= {v.replica_id: v for v in sleepers}

@@ -8,7 +8,7 @@ forecast, and the `reactive` baseline of the simulator.
 from math import ceil
 
 from placement.catalog import ModelSpec
-from placement.edges import climb_us
+from placement.edges import climb_us, legal
 from placement.feasibility import room_for_step, start_in_the_way
 from placement.plan import Reason, ReasonCode
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
@@ -216,10 +216,14 @@ def _too_many(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> Rea
 
 
 def _park_or_shed(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
-    node = planning.draft.nodes[replica.node_id]
-    for to in (Rung.PARKED, Rung.SHED):
+    node, why = planning.draft.nodes[replica.node_id], Reason(code=ReasonCode.IDLE)
+    offered = [to for to in (Rung.PARKED, Rung.SHED) if legal(replica, to)]
+    if not offered:
+        planning.step_down(replica, None, why)
+        return
+    for to in offered:
         if room_for_step(spec, node, replica, to) is None:
-            planning.step_down(replica, to, Reason(code=ReasonCode.IDLE))
+            planning.step_down(replica, to, why)
             return
 
 

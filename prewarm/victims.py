@@ -4,13 +4,12 @@ In: a draft, the model that needs room, a GPU set and bytes. Out: victims, the c
 suffice. Never: touches a busy replica, a model's minimum, or a place promised to another model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from placement.catalog import ModelSpec, ReplicaId
-from placement.edges import LEGAL_STEPS, climb_us, edge_us, gpu_bytes, step_edge
+from placement.edges import climb_us, edge_us, gpu_bytes, legal, step_edge
 from placement.feasibility import (
     gpu_free_bytes,
-    host_free_bytes,
     replica_host_bytes,
     room_for_step,
 )
@@ -48,21 +47,32 @@ def choose_victims(
     return ()
 
 
-def host_victims(draft: Draft, spec: ModelSpec, node: NodeState, need: int) -> tuple[Victim, ...]:
-    """Sleeping engines that end so that the host gets `need` bytes; empty if none suffice."""
+def host_given(draft: Draft, victims: Iterable[Victim]) -> int:
+    """Host memory that these give back: those that end, all of theirs."""
+    ending = [draft.replica(v.replica_id) for v in victims if v.to is None]
+    return sum(replica_host_bytes(r, draft.facts.models[r.model_id], r.rung) for r in ending)
+
+
+def host_victims(
+    draft: Draft, spec: ModelSpec, node: NodeState, need: int, spared: Container[str] = ()
+) -> tuple[Victim, ...]:
+    """Engines that end so that the host gets `need` bytes more; empty if none suffice.
+
+    Those that sleep; on the CPU also idle ones that serve, for there a sleep gives nothing back.
+    """
     asleep = [
         r
         for r in node.replicas
-        if r.rung is not Rung.SERVING and may_step_down(draft, r, for_model=spec.id)
+        if r.replica_id not in spared
+        and may_step_down(draft, r, for_model=spec.id)
+        and (r.rung is not Rung.SERVING or draft.facts.models[r.model_id].on_cpu)
     ]
-    free, chosen = host_free_bytes(node), []
+    chosen: list[Victim] = []
     for replica in sorted(asleep, key=lambda r: (draft.loss_us(r, None), r.replica_id)):
-        if free >= need:
+        if host_given(draft, chosen) >= need:
             break
         chosen.append(Victim(replica_id=replica.replica_id, to=None))
-        spec_of = draft.facts.models[replica.model_id]
-        free += replica_host_bytes(replica, spec_of, replica.rung)
-    return tuple(chosen) if free >= need else ()
+    return tuple(chosen) if host_given(draft, chosen) >= need else ()
 
 
 def to_drain(
@@ -169,9 +179,9 @@ def _reachable(
     if to is None:
         return None
     spec = draft.facts.models[replica.model_id]
-    if to is Rung.PARKED and (replica.rung, to) in LEGAL_STEPS:
+    if to is Rung.PARKED and legal(replica, to):
         to = to if room_for_step(spec, node, replica, to) is None else Rung.SHED
-    return to if (replica.rung, to) in LEGAL_STEPS and to < replica.rung else replica.rung
+    return to if legal(replica, to) and to < replica.rung else replica.rung
 
 
 def _pruned(

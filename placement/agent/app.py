@@ -12,26 +12,29 @@ import hmac
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from placement.agent import nvml
 from placement.agent.adoption import adopt, end_strays, find_living
 from placement.agent.book import AgentSpec, Book, EventLine, Listening
-from placement.agent.deeds import Deeds
+from placement.agent.deeds import Deeds, Measure
 from placement.agent.ledger import Ledger
 from placement.catalog import EngineKind, ModelSpec
 from placement.clock import Clock
 from placement.engines.base import Driver, EngineError, Living, identity_of, write_json
-from placement.engines.drivers import EmulatedDriver, LlamaCppDriver
+from placement.engines.emulated_driver import EmulatedDriver
+from placement.engines.llamacpp_driver import LlamaCppDriver
+from placement.engines.vllm_driver import VllmDriver
 from placement.plan import Accepted, Action, Answer
 from placement.snapshot import Phase
 
@@ -59,11 +62,20 @@ class Agent:
         emulated = EmulatedDriver(
             spec.node, (spec.time_scale, spec.anchor_us), spec.seed, self.folder, spec.token_file
         )
+        vllm = VllmDriver(
+            spec.node,
+            self.folder,
+            spec.token_file,
+            python=spec.vllm_python,
+            inherited=dict(os.environ),  # noqa: TID251  handed down to engines
+            measure=nvml.used_bytes,
+        )
         drivers: dict[EngineKind, Driver] = {
             EngineKind.EMULATED: emulated,
             EngineKind.LLAMACPP: LlamaCppDriver(self.folder, spec.token_file),
+            EngineKind.VLLM: vllm,
         }
-        self.deeds = Deeds(self.ledger, drivers, clock, emulated.gpu_used_bytes, self.changed)
+        self.deeds = Deeds(self.ledger, drivers, clock, measure_all(drivers), self.changed)
         self.leave: Callable[[], None] = lambda: None
         """Ends the process; set once `agent.json` says that this is the node's agent."""
         self._listens = False
@@ -203,6 +215,19 @@ class Agent:
             await self.deeds.end(held)
 
 
+def measure_all(drivers: Mapping[EngineKind, Driver]) -> Measure:
+    """What the kinds of engines measure on each GPU, added up."""
+
+    async def measure() -> dict[int, int]:
+        total: dict[int, int] = {}
+        for used in await asyncio.gather(*(d.gpu_used_bytes() for d in drivers.values())):
+            for gpu_id, n_bytes in used.items():
+                total[gpu_id] = total.get(gpu_id, 0) + n_bytes
+        return total
+
+    return measure
+
+
 def _read_book(path: Path) -> Book | None:
     """The former agent's book. One that cannot be read is laid aside, and its engines end."""
     try:
@@ -259,6 +284,14 @@ def routes(agent: Agent) -> list[Route]:
     ]
 
 
+async def _left(_: Request, __: Exception) -> Response:
+    """Whoever asked is gone in the middle of asking: no error of ours, and nobody reads this."""
+    return Response(status_code=400)
+
+
+_HANDLERS = {ClientDisconnect: _left}
+
+
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
@@ -285,7 +318,7 @@ async def serve(spec: AgentSpec, token: str) -> None:
     listener = _listener(spec.port)
     server = uvicorn.Server(
         uvicorn.Config(
-            guarded(Starlette(routes=routes(agent)), token),
+            guarded(Starlette(routes=routes(agent), exception_handlers=_HANDLERS), token),
             access_log=False,
             log_level="warning",
             loop="asyncio",

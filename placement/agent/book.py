@@ -21,6 +21,8 @@ class AgentSpec(Frozen, frozen=True, kw_only=True):
     state_dir: str
     token_file: str
     port: int = 0
+    vllm_python: str = ""
+    """The interpreter that has vLLM; empty where there is none."""
 
 
 class Held(Frozen, frozen=True, kw_only=True):

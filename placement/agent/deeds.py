@@ -184,7 +184,8 @@ class Deeds:
         held = self.ledger.held[replica_id]
         eta_s = self.clock.wall_s(max(held.state.eta_us - self.clock.now_us(), 0))
         endpoint = await self.driver(held).ready(engine_of(held), eta_s)
-        self.ledger.learned(replica_id, endpoint=endpoint)
+        lacks = await self.driver(held).lacks(engine_of(held))
+        self.ledger.learned(replica_id, endpoint=endpoint, lacks=lacks)
         await self.prove(replica_id)
         self.ledger.fetched(held.spec.id, WeightsAt.HOST)
         self._landed(replica_id, Rung.SERVING)

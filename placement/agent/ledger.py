@@ -35,7 +35,7 @@ from placement.plan import (
     Warm,
     target_rung,
 )
-from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung, WeightsAt
+from placement.snapshot import GpuState, Lack, NodeState, Phase, ReplicaState, Rung, WeightsAt
 
 ANSWERS_KEPT = 1024
 OUTCOMES_KEPT = 256
@@ -222,11 +222,17 @@ class Ledger:
         self._weights_at[model_id] = max(self.weights_at(model_id), to)
         self.seq += 1
 
-    def learned(self, replica_id: str, *, endpoint: str = "", canary: str = "") -> None:
-        """Where an engine listens, and what its canary answered when it was young."""
-        held = self.held[replica_id]
-        if endpoint:
-            held = self._changed(replica_id, endpoint=endpoint)
+    def learned(
+        self,
+        replica_id: str,
+        *,
+        endpoint: str = "",
+        canary: str = "",
+        lacks: tuple[Lack, ...] | None = None,
+    ) -> None:
+        """Where an engine listens, what it does not offer, its canary's answer when young."""
+        changes: dict[str, object] = {"endpoint": endpoint} if endpoint else {}
+        held = self._changed(replica_id, **changes | ({} if lacks is None else {"lacks": lacks}))
         self.held[replica_id] = msgspec.structs.replace(held, canary=canary or held.canary)
         self.seq += 1
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from placement import feasibility as fit
 from placement.agent.book import Held
 from placement.catalog import EngineKind, Frozen, ModelSpec, NodeSpec
-from placement.edges import LEGAL_STEPS
+from placement.edges import LEGAL_STEPS, lack_of
 from placement.feasibility import Shortage
 from placement.plan import (
     Action,
@@ -29,7 +29,7 @@ from placement.plan import (
 )
 from placement.snapshot import Rung
 
-DRIVEN = (EngineKind.EMULATED, EngineKind.LLAMACPP)
+DRIVEN = (EngineKind.EMULATED, EngineKind.LLAMACPP, EngineKind.VLLM)
 
 
 class Scene(Frozen, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ def _start_obstacle(scene: Scene, action: Start) -> Shortage | None:
     if spec.engine not in DRIVEN:
         return Shortage(
             code=RefusalCode.UNSUPPORTED,
-            message=f"this agent drives {' and '.join(DRIVEN)} engines, not {spec.engine}",
+            message=f"this agent drives {', '.join(DRIVEN)} engines, not {spec.engine}",
         )
     replicas = [h.state for h in scene.held.values()]
     return (
@@ -166,6 +166,8 @@ def _illegal(scene: Scene, replica_id: str, to: Rung) -> Shortage | None:
             code=RefusalCode.UNSUPPORTED,
             message=f"{replica_id} runs on the CPU: it can be started and evicted only",
         )
+    if (lack := lack_of(held.state, to)) is not None:
+        return Shortage(code=RefusalCode.UNSUPPORTED, message=f"{replica_id}: {lack.why}")
     if (held.state.rung, to) in LEGAL_STEPS:
         return None
     return Shortage(

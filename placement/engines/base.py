@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ import msgspec
 import psutil
 
 from placement.catalog import Frozen, ModelSpec
-from placement.snapshot import Rung, WeightsAt
+from placement.snapshot import Lack, Rung, WeightsAt
 
 IDENTITY = ".identity.json"
 """Files with this ending name a process that was started under a state directory."""
@@ -89,6 +89,9 @@ class Driver(Protocol):
     async def ready(self, engine: Engine, eta_wall_s: float) -> str:
         """Return the endpoint when the started engine answers; raise when it exited."""
 
+    async def lacks(self, engine: Engine) -> tuple[Lack, ...]:
+        """Steps that this very engine does not offer. Known once it is ready."""
+
     async def step(self, engine: Engine, at: Rung, to: Rung) -> None: ...
 
     async def canary(self, engine: Engine) -> str:
@@ -133,11 +136,19 @@ def alive(identity: Identity) -> bool:
     return now is not None and abs(now.start_time - identity.start_time) < _START_TIME_SLACK_S
 
 
-async def spawn(argv: Sequence[str], *, log: Path, identity_file: Path) -> Identity:
+async def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    identity_file: Path,
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
+) -> Identity:
     """Run `python argv…` in a session of its own and write down who it is. Cancelled, it first
     ends the writing: of a process that nobody has written down, nobody could ever say whose it is.
     """
-    spawning = asyncio.ensure_future(_spawn(argv, log, identity_file))
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(identity_file), python, *argv]
+    spawning = asyncio.ensure_future(_spawn(command, log, identity_file, env))
     try:
         return await asyncio.shield(spawning)
     except asyncio.CancelledError:
@@ -146,43 +157,41 @@ async def spawn(argv: Sequence[str], *, log: Path, identity_file: Path) -> Ident
         raise
 
 
-async def _spawn(argv: Sequence[str], log: Path, identity_file: Path) -> Identity:
+async def _spawn(
+    command: list[str], log: Path, identity_file: Path, env: Mapping[str, str] | None
+) -> Identity:
     log.parent.mkdir(parents=True, exist_ok=True)
     identity_file.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as log_file:
         launcher = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _LAUNCHER,
-            str(identity_file),
-            sys.executable,
-            *argv,
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log_file,
+            env=env,
         )
         printed, _ = await launcher.communicate()
+    what = " ".join(command[6:9])
     if launcher.returncode != 0 or not printed:
-        raise EngineError(f"could not start {argv[1:3]}: see {log}")
+        raise EngineError(f"could not start {what}: see {log}")
     identity = identity_of(int(printed))
     if identity is None:
-        raise EngineError(f"{' '.join(argv[:2])} ended at once: see {log}")
+        raise EngineError(f"{what} ended at once: see {log}")
     write_json(identity_file, identity)
     return identity
 
 
 async def end(identity: Identity, *, grace_s: float = 0.0) -> bool:
-    """End exactly this process, politely for as long as the grace. False if it was gone."""
-    if not alive(identity):
+    """End this process and the helpers of its session, politely for as long as the grace. False if
+    nothing of it was left."""
+    if not still_there(identity):
         return False
     if grace_s > 0:
         _signal(identity, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await _ended(identity)
-    while alive(identity):
+    while still_there(identity):
         _signal(identity, signal.SIGKILL)
         await asyncio.sleep(_ENDED_POLL_S)
     return True
@@ -190,31 +199,50 @@ async def end(identity: Identity, *, grace_s: float = 0.0) -> bool:
 
 async def _ended(identity: Identity) -> None:
     # Nobody's child cannot be waited for, so its end is looked for.
-    while alive(identity):  # noqa: ASYNC110
+    while still_there(identity):  # noqa: ASYNC110
         await asyncio.sleep(_ENDED_POLL_S)
 
 
 def end_now(identity: Identity) -> bool:
     """As `end`, without a loop and without grace: for a command that cleans up."""
-    if not alive(identity):
+    if not still_there(identity):
         return False
     _signal(identity, signal.SIGKILL)
     for _ in range(int(_GONE_S / _ENDED_POLL_S)):
-        if not alive(identity):
+        if not still_there(identity):
             break
         time.sleep(_ENDED_POLL_S)
     return True
 
 
+def still_there(identity: Identity) -> bool:
+    """Whether the process lives, or helpers that it left behind in its session."""
+    return alive(identity) or any(_orphans(identity))
+
+
+def _orphans(identity: Identity) -> Iterator[psutil.Process]:
+    """Helpers of a leader that is gone: they keep its session's number, and as long as they do,
+    the kernel gives that number to nobody else. A leader that lives speaks for its own."""
+    if identity_of(identity.pid) is not None:
+        return
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            mine = os.getsid(process.pid) == identity.pid
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
 def _signal(identity: Identity, sign: signal.Signals) -> None:
     """To the whole session's group where the process leads one: engines have helpers."""
-    if not alive(identity):
-        return
-    with contextlib.suppress(ProcessLookupError):
-        if os.getpgid(identity.pid) == identity.pid:
-            os.killpg(identity.pid, sign)
-        else:
-            os.kill(identity.pid, sign)
+    if alive(identity):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(identity.pid) == identity.pid:
+                os.killpg(identity.pid, sign)
+            else:
+                os.kill(identity.pid, sign)
+    for orphan in _orphans(identity):
+        with contextlib.suppress(psutil.Error):
+            orphan.send_signal(sign)
 
 
 def identity_of_spec(ready_file: Path, spec_file: Path) -> Identity | None:

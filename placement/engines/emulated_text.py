@@ -103,7 +103,7 @@ def embeddings_body(
             "created": created_s,
             "model": model,
             "data": data,
-            "usage": usage | {"prompt_tokens_details": None},
+            "usage": usage,
         }
     )
 
@@ -173,11 +173,11 @@ class Voice:
             cut = arguments_piece(self.arguments, 0, output_tokens)
             call = self._call(cut)
             del call["index"]
-            choice["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice["message"] = _message(None) | {"tool_calls": [call]}
         else:
             said = text(self.key, self.model, 0, output_tokens, garbage)
             if self.chat:
-                choice["message"] = {"role": "assistant", "content": said, "refusal": None}
+                choice["message"] = _message(said)
             else:
                 choice["text"] = said
         return encode(
@@ -202,10 +202,14 @@ class Voice:
         return {"index": 0, "id": call_id, "type": "function", "function": function}
 
 
+def _message(content: str | None) -> dict[str, Any]:
+    """With the fields that OpenAI's specification asks for even when there is nothing to say."""
+    return {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+
+
 def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt_tokens,
         "total_tokens": prompt_tokens + output_tokens,
         "completion_tokens": output_tokens,
-        "prompt_tokens_details": None,
     }

@@ -47,9 +47,19 @@ def with_system(messages: object) -> list[Any]:
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise BadBodyError("each of messages must be an object with a role")
+        if (kind := _part_not_read(message.get("content"))) is not None:
+            raise BadBodyError(f"this model reads text only, got a content part of type {kind!r}")
     if any(message["role"] == "system" for message in messages):
         return messages
     return [SYSTEM_MESSAGE, *messages]
+
+
+def _part_not_read(content: object) -> object:
+    """The type of the first content part that is not text. llama.cpp would answer with its own 500,
+    which would count against the engine and not against the request."""
+    parts = content if isinstance(content, list) else []
+    kinds = (part.get("type") for part in parts if isinstance(part, dict))
+    return next((kind for kind in kinds if kind != "text"), None)
 
 
 def tidy(chunk: dict[str, Any], model: str, request_id: str) -> dict[str, Any]:
@@ -106,7 +116,8 @@ class Whole:
         }
         said = "".join(self._texts)
         if self._chat:
-            message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": said}
+            message |= {"refusal": None, "annotations": []}
             if reasoning := "".join(self._reasoning):
                 message["reasoning_content"] = reasoning
             if self._calls:

@@ -1,55 +1,28 @@
 """vLLM's memory controls and its inference routes, as an agent calls them. ✎
 
-The calls of each edge of the rung graph are a table. Stock vLLM answers 200 to calls that do
-nothing (a wake that names an awake tag, level 1 → level 2), so a 200 proves little: after a wake
-come `is_sleeping` and a canary, after every step a measurement of memory.
+The calls of each edge of the rung graph are a table (`vllm_table`). Stock vLLM answers 200 to
+calls that do nothing (a wake that names an awake tag, level 1 → level 2), so a 200 proves little:
+after a wake come `is_sleeping` and a canary, after every step a measurement of memory.
 """
 
 from typing import Any
 
 import httpx
 
-from placement.catalog import ModelSpec, Task
+from placement.catalog import EngineKind, ModelSpec, Task
 from placement.engines.base import EngineError
+from placement.engines.readings import Meaning, UnreadableError, read_metrics
+from placement.engines.vllm_table import CALLS, RELOAD
 from placement.snapshot import Rung
 
 _CANARY = "The capital of France is"
-
-_SLEEP_PAUSE = "/sleep?level=0&mode=wait"
-_RELEASE_KV = "/release_kv_cache_memory"
-_WAKE = "/wake_up"
-_WAKE_WEIGHTS = "/wake_up?tags=weights"
-_WAKE_KV = "/wake_up?tags=kv_cache"
-_WAKE_SCHEDULING = "/wake_up?tags=scheduling"
-_RELOAD = "/collective_rpc"
-_RESET_PREFIX = "/reset_prefix_cache"
-
-# `mode=wait`: the default aborts what runs. Waking from level 2 goes weights, reload, KV: with any
-# other order the engine answers garbage with 200.
-CALLS: dict[tuple[Rung, Rung], tuple[str, ...]] = {
-    (Rung.SERVING, Rung.WARM): (_SLEEP_PAUSE, _RELEASE_KV),
-    (Rung.SERVING, Rung.PARKED): ("/sleep?level=1&mode=wait",),
-    (Rung.SERVING, Rung.SHED): ("/sleep?level=2&mode=wait",),
-    (Rung.WARM, Rung.PARKED): ("/sleep?level=1&mode=wait",),
-    (Rung.WARM, Rung.SHED): ("/sleep?level=2&mode=wait",),
-    (Rung.WARM, Rung.SERVING): (_WAKE_KV, _WAKE_SCHEDULING, _RESET_PREFIX),
-    (Rung.PARKED, Rung.WARM): (_WAKE_WEIGHTS,),
-    (Rung.PARKED, Rung.SERVING): (_WAKE,),
-    (Rung.SHED, Rung.WARM): (_WAKE_WEIGHTS, _RELOAD),
-    (Rung.SHED, Rung.SERVING): (
-        _WAKE_WEIGHTS,
-        _RELOAD,
-        _WAKE_KV,
-        _WAKE_SCHEDULING,
-        _RESET_PREFIX,
-    ),
-}
+"""Shorter than a block of the prefix cache, so that it is computed anew each time."""
 
 
 async def step(client: httpx.AsyncClient, endpoint: str, at: Rung, to: Rung) -> None:
     """Make the calls of one edge; a wake to serving must leave nothing asleep."""
     for call in CALLS[at, to]:
-        body = {"method": "reload_weights"} if call == _RELOAD else None
+        body = {"method": "reload_weights"} if call == RELOAD else None
         await ask(client, "POST", f"http://{endpoint}{call}", body)
     if to is Rung.SERVING:
         answer = await ask(client, "GET", f"http://{endpoint}/is_sleeping")
@@ -58,22 +31,32 @@ async def step(client: httpx.AsyncClient, endpoint: str, at: Rung, to: Rung) -> 
 
 
 async def canary(client: httpx.AsyncClient, endpoint: str, spec: ModelSpec) -> str:
-    """One token (or one vector) for a known question, as text."""
+    """One token (or the largest part of a vector) for a known question, as text.
+
+    One token, greedily, of an engine that does nothing else: more tokens, or others in the batch,
+    and a near tie may fall differently from time to time. vLLM tells the token's number, as its
+    text may be empty: a special token, or half a character.
+    """
     body: dict[str, Any] = {"model": spec.id}
+    one_token: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "seed": 0}
+    if spec.engine is EngineKind.VLLM:
+        one_token["return_token_ids"] = True
     if Task.COMPLETIONS in spec.tasks:
-        body |= {"prompt": _CANARY, "max_tokens": 1, "temperature": 0, "seed": 0}
+        body |= {"prompt": _CANARY, **one_token}
         answer = await ask(client, "POST", f"http://{endpoint}/v1/completions", body)
-        found = _first(answer, "choices").get("text")
+        choice = _first(answer, "choices")
+        found = choice.get("token_ids") or choice.get("text")
     elif Task.CHAT in spec.tasks:
         message = {"role": "user", "content": _CANARY}
-        body |= {"messages": [message], "max_tokens": 1, "temperature": 0, "seed": 0}
+        body |= {"messages": [message], **one_token}
         answer = await ask(client, "POST", f"http://{endpoint}/v1/chat/completions", body)
-        found = _first(answer, "choices").get("message", {}).get("content")
+        choice = _first(answer, "choices")
+        found = choice.get("token_ids") or choice.get("message", {}).get("content")
     else:
         answer = await ask(
             client, "POST", f"http://{endpoint}/v1/embeddings", body | {"input": _CANARY}
         )
-        found = _first(answer, "data").get("embedding")
+        found = _largest(_first(answer, "data").get("embedding"))
     if not found:
         raise EngineError(f"engine at {endpoint} gave the canary no answer: {answer}")
     return str(found)[:200]
@@ -91,7 +74,23 @@ async def load_adapters(client: httpx.AsyncClient, endpoint: str, spec: ModelSpe
     for adapter in spec.adapters:
         url = f"http://{endpoint}/v1/load_lora_adapter"
         body = {"lora_name": adapter.id, "lora_path": adapter.source}
-        await ask(client, "POST", url, body, fine=(400,))
+        answer = await ask(client, "POST", url, body, fine=(400,))
+        error = answer.get("error")
+        if isinstance(error, dict) and "already been loaded" not in str(error.get("message")):
+            raise EngineError(f"adapter {adapter.id} from {adapter.source}: {error.get('message')}")
+
+
+async def requests(client: httpx.AsyncClient, endpoint: str) -> int:
+    """Requests that run and wait in an engine, by its own metrics."""
+    try:
+        answer = await client.get(f"http://{endpoint}/metrics")
+    except httpx.HTTPError as error:
+        raise EngineError(f"engine at {endpoint} does not answer: {error!r}") from error
+    try:
+        told = read_metrics(answer.text) if answer.is_success else {}
+    except UnreadableError as error:
+        raise EngineError(f"metrics of the engine at {endpoint}: {error}") from error
+    return int(told.get(Meaning.RUNNING, 0) + told.get(Meaning.WAITING, 0))
 
 
 async def ask(
@@ -114,6 +113,14 @@ async def ask(
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _largest(vector: object) -> str:
+    """The place of a vector's largest part: rounding elsewhere does not matter."""
+    if not isinstance(vector, list) or not vector:
+        return ""
+    parts = [abs(float(part)) for part in vector]
+    return f"largest at {parts.index(max(parts))}"
 
 
 def _first(answer: dict[str, Any], key: str) -> dict[str, Any]:

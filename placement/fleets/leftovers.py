@@ -10,10 +10,10 @@ from pathlib import Path
 from placement.engines.base import (
     IDENTITY,
     Identity,
-    alive,
     end_now,
     identity_of_spec,
     read_identity,
+    still_there,
 )
 
 AGENT_SPEC = "agent-spec.json"
@@ -48,9 +48,9 @@ def found_in(folder: Path) -> Iterator[tuple[str, Identity]]:
     for name, place, ready, spec in _places(folder):
         kind = name.split(" ", 1)[0]
         identity = read_identity(place / f"{kind}{IDENTITY}")
-        if identity is None or not alive(identity):
+        if identity is None or not still_there(identity):
             identity = identity_of_spec(place / ready, place / spec)
-        if identity is not None and alive(identity):
+        if identity is not None and still_there(identity):
             yield name, identity
 
 

@@ -6,10 +6,7 @@ directory; `end_leftovers` ends what is found there when nobody wants it back.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +15,14 @@ import msgspec
 
 from placement.catalog import Catalog, ModelSpec, NodeSpec
 from placement.clock import Clock
-from placement.fleet import ActionEnded, FleetChanged, FleetEvent
+from placement.engines.vllm_find import VllmMissingError, vllm_for
+from placement.fleet import ActionEnded, FleetChanged, FleetError, FleetEvent
 from placement.fleets.leftovers import end_leftovers as end_leftovers
 from placement.fleets.leftovers import end_node
 from placement.fleets.local_node import AgentDownError, LocalNode
 from placement.plan import Accepted, Action, Answer, Outcome, RefusalCode, Refused
 from placement.snapshot import ClusterSnapshot, NodeState
+from placement.tokens import token_in
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +44,13 @@ class LocalFleet:
         self._snapshot = ClusterSnapshot(version=0)
         self._listener: Callable[[FleetEvent], None] = lambda _: None
         self._client: httpx.AsyncClient | None = None
+        self._vllm_python = ""
 
     async def start(self, listener: Callable[[FleetEvent], None]) -> None:
         """Bring every agent up, or find it; return when each has reported its inventory."""
         self._listener = listener
-        token_file = token_at(self._state_dir / "agent.token")
-        token = token_file.read_text().strip()
+        token_file = self._state_dir / "agent.token"
+        token = token_in(token_file)
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"},
             timeout=_SUBMIT_WALL_S,
@@ -58,6 +58,7 @@ class LocalFleet:
             verify=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
+        self._vllm_python = await asyncio.to_thread(_vllm_python, self._catalog)
         await asyncio.to_thread(self._end_departed)
         for spec in self._catalog.nodes:
             self._nodes[spec.id] = self._node(spec, token_file)
@@ -123,6 +124,7 @@ class LocalFleet:
             token_file=token_file,
             clock=self._clock,
             client=self._client,
+            vllm_python=self._vllm_python,
             changed=self._publish,
         )
 
@@ -152,18 +154,19 @@ def managed(catalog: Catalog) -> tuple[ModelSpec, ...]:
     return tuple(m for m in catalog.models if m.managed)
 
 
+def _vllm_python(catalog: Catalog) -> str:
+    """The interpreter that has vLLM; empty where there is none and no model needs one."""
+    try:
+        found = vllm_for(catalog)
+    except VllmMissingError as error:
+        raise FleetError(str(error)) from None
+    if found is not None and found.remark:
+        log.warning("%s", found.remark)
+    return found.python if found else ""
+
+
 def node_folder(state_dir: Path, node_id: str) -> Path:
     return state_dir / "nodes" / node_id.replace("/", "%2F")
-
-
-def token_at(path: Path) -> Path:
-    """A file with a token for agents and engines, readable by its owner alone; made once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    return path
 
 
 def _unreachable(action: Action, message: str) -> Refused:

@@ -61,6 +61,7 @@ class LocalNode:
         token_file: Path,
         clock: Clock,
         client: httpx.AsyncClient,
+        vllm_python: str,
         changed: Callable[[Outcome | None], None],
     ) -> None:
         self.spec = spec
@@ -83,6 +84,7 @@ class LocalNode:
             seed=seed,
             state_dir=str(folder),
             token_file=str(token_file),
+            vllm_python=vllm_python,
         )
 
     def state(self) -> NodeState:

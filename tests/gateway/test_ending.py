@@ -17,9 +17,11 @@ from gateway.admin import build_admin
 from gateway.checks import UnfitError
 from gateway.desk import AdminDesk
 from gateway.hot_protocol import HotProtocol
+from gateway.recorder import Recorder
 from gateway.serving import Serving, Settings
 from gateway.telemetry import OutcomeKind
 from gateway.words import StartError
+from placement.catalog import HistoryKept
 from placement.snapshot import Rung
 from tests.builders import catalog, model, node
 from tests.gateway.world import Engine, Reply, Seen, ask, chat, event, gateway, post, until
@@ -195,13 +197,18 @@ async def test_a_reload_cannot_open_a_gateway_to_everybody(tmp_path: Path) -> No
     assert serving.gate.catalog.tenants
 
 
-async def test_the_admin_port_serves_no_inference_and_tells_what_does_not_fit() -> None:
+async def test_the_admin_port_serves_no_inference_and_tells_what_does_not_fit(
+    tmp_path: Path,
+) -> None:
     async def apply(_text: str, _name: str) -> dict[str, object]:
         raise UnfitError("set THEIR_KEY")
 
     async with Engine() as engine, gateway(TWO) as running:
         running.fleet.put("r1", "small", engine)
-        desk = AdminDesk(build_admin(lambda: running.desk, running.loop, "secret", apply))
+        gate = running.gate
+        recorder = Recorder(gate.windows, tmp_path, HistoryKept(), gate.clock)
+        app = build_admin(lambda: running.desk, running.loop, recorder, "secret", apply)
+        desk = AdminDesk(app)
         connections: set[HotProtocol] = set()
         server = await asyncio.get_running_loop().create_server(
             lambda: HotProtocol(desk, connections), "127.0.0.1", 0

@@ -4,13 +4,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import exposition
 from gateway.telemetry import Histogram, OutcomeKind, Record, Telemetry, percentile
+from prewarm.history import HistoryState
 from tests.builders import catalog, model
 from tests.gateway.world import Engine, Running, ask, gateway
 
 
 def samples(running: Running) -> dict[tuple[str, ...], float]:
     found = {}
-    for family in text_string_to_metric_families(exposition(running.gate).decode()):
+    for family in text_string_to_metric_families(exposition(running.gate, HistoryState()).decode()):
         for sample in family.samples:
             labels = tuple(v for k, v in sorted(sample.labels.items()) if k != "le")
             found[(sample.name, *labels, sample.labels.get("le", ""))] = sample.value
@@ -26,7 +27,10 @@ async def test_what_clients_saw_is_what_the_metrics_count() -> None:
         seen = samples(running)
         assert seen[("warmtide_requests_offered_total", "small", "")] == 3
         assert seen[("warmtide_requests_ended_total", "small", "answered", "")] == 3
-        assert seen[("warmtide_tokens_total", "small", "output", "")] == 6
+        tokens = ("gen_ai_client_token_usage_sum", "warmtide", "small", "output", "")
+        assert seen[tokens] == 6
+        durations = "gen_ai_server_request_duration_seconds_count"
+        assert seen[(durations, "", "chat", "warmtide", "small", "")] == 3
         assert seen[("gen_ai_server_time_to_first_token_seconds_count", "small", "")] == 3
         assert seen[("gen_ai_server_time_to_first_token_seconds_bucket", "small", "+Inf")] == 3
         assert seen[("warmtide_in_flight", "small", "")] == 0
@@ -45,7 +49,7 @@ def test_a_histogram_counts_each_span_once_under_its_bound() -> None:
     for span_us in (1, 10, 11, 20, 21, 1000):
         spans.add(span_us)
     assert spans.counts == [2, 2, 2]
-    assert spans.total_us == 1063
+    assert spans.total == 1063
 
 
 def test_percentiles_are_ranks_of_what_was_seen() -> None:

@@ -5,6 +5,8 @@ its processes are. Ended with `warmtide down` on every path, each process told b
 time. Never: stands in for any part of the product.
 """
 
+import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -59,6 +61,11 @@ def catalog_text(
     return text
 
 
+def digest(key: str) -> str:
+    """An API key as the catalog holds it."""
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -89,6 +96,27 @@ def warmtide(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Fi
         check=False,
     )
     return Finished(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+async def python(*arguments: str, **more: Any) -> Finished:
+    """Run a Python command to its end, while the test's own servers go on answering."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
+    try:
+        async with asyncio.timeout(SAFETY_S):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None, "its output ended, and so did it"
+    return Finished(code=process.returncode, out=out.decode(), err=err.decode())
 
 
 def until(holds: Callable[[], object], what: str) -> None:

@@ -12,8 +12,16 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
-from tests.integration.running import SAFETY_S, Gateway, catalog_text, emulated, running, until
-from tests.integration.test_openai_client import MODELS, SMOLLM2, WEATHER, digest
+from tests.integration.running import (
+    SAFETY_S,
+    Gateway,
+    catalog_text,
+    digest,
+    emulated,
+    running,
+    until,
+)
+from tests.integration.test_openai_client import MODELS, SMOLLM2, WEATHER
 
 pytestmark = pytest.mark.integration
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import math
 from array import array
 from collections.abc import Iterator
@@ -14,7 +13,15 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.integration.running import SAFETY_S, Gateway, catalog_text, emulated, running, until
+from tests.integration.running import (
+    SAFETY_S,
+    Gateway,
+    catalog_text,
+    digest,
+    emulated,
+    running,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -53,10 +60,6 @@ MODELS = [
     emulated("qwen-8b"),
     emulated("bge-m3", tasks=["embeddings"], kv_cache="1 GB", weights="1.1 GB"),
 ]
-
-
-def digest(key: str) -> str:
-    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ class FakeOpenAI:
             return await self._whole(writer, 200 if told else 401, admin)
         asked = json.loads(body)
         self.bodies.append(asked)
-        self.ids.append(headers["x-request-id"])
+        self.ids.append(headers.get("x-request-id", ""))
         self.asked.put_nowait(asked["model"])
         return await self._chat(asked, reader, writer)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gateway.progress import Silent
 from loadtests.fleet_process import FleetError, own_fleet
 from loadtests.target import look_at
 
@@ -72,7 +73,7 @@ async def test_a_stopped_replay_ends_its_fleet(tmp_path: Path, number: signal.Si
 
 
 async def test_the_fleet_tells_its_scale_and_what_it_serves() -> None:
-    async with own_fleet(50.0, None) as up:
+    async with own_fleet(50.0, None, Silent()) as up:
         token = (Path(up.state_dir) / "admin.token").read_text()
         target = await look_at(up.url, up.admin_url, token, speed=50.0, api_key="")
         assert target.time_scale == up.time_scale == 50.0
@@ -86,6 +87,6 @@ async def test_a_fleet_that_cannot_start_says_why(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("models: 3\n")
     with pytest.raises(FleetError, match=r"expected a list") as caught:
-        async with own_fleet(1.0, broken):
+        async with own_fleet(1.0, broken, Silent()):
             pass
     assert caught.value.bad_input

@@ -285,3 +285,20 @@ async def test_a_hung_engine_host_is_ended_by_the_agent_that_would_adopt_it(benc
     await bench.until(lambda: not bench.fleet.snapshot().replicas(), "the replica is given up")
     assert not alive(host)
     await start(bench, "r1")
+
+
+async def test_a_client_that_leaves_in_mid_request_is_no_error(bench: Bench) -> None:
+    """A gateway that is ended while it hands models over: the agent's log stays silent."""
+    port = msgspec.json.decode((bench.folder() / "agent.json").read_bytes())["port"]
+    token = (bench.state_dir / "agent.token").read_text()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"PUT /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n[".encode())
+    await writer.drain()
+    await asyncio.sleep(0.2)  # headers and body are read apart, as from a gateway
+    writer.close()
+    await writer.wait_closed()
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+    await bench.done(Start, replica_id="r0", model_id="small", gpu_ids=(0,))
+    assert "Traceback" not in (bench.folder() / "agent.log").read_text()

@@ -13,8 +13,9 @@ from placement.agent.deeds import Deeds
 from placement.agent.ledger import Ledger
 from placement.catalog import Adapter, EngineKind, NodeId
 from placement.clock import Clock, wall_us
-from placement.engines import drivers
+from placement.engines import emulated_driver, ready_file
 from placement.engines.base import IDENTITY, Driver, Engine, EngineError, end, spawn
+from placement.engines.llamacpp_driver import LlamaCppDriver
 from placement.plan import Reason, ReasonCode, Start
 from placement.snapshot import Rung
 from tests.builders import model, node
@@ -117,9 +118,9 @@ async def test_a_model_on_the_cpu_may_take_longer_to_load_than_an_engine_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What bounds it is the action's deadline, and the end of its process."""
-    monkeypatch.setattr(drivers, "_UP_WALL_S", 0.05)
+    monkeypatch.setattr(emulated_driver, "_UP_WALL_S", 0.05)
     (tmp_path / "token").write_text("only-for-tests")
-    driver = drivers.LlamaCppDriver(tmp_path, str(tmp_path / "token"))
+    driver = LlamaCppDriver(tmp_path, str(tmp_path / "token"))
     place = tmp_path / "engines" / "r0"
     sleeper = await spawn(
         ["-c", "import time; time.sleep(600)"],
@@ -139,7 +140,7 @@ async def test_a_model_on_the_cpu_may_take_longer_to_load_than_an_engine_host(
 async def test_an_engine_host_that_never_listens_is_given_up(tmp_path: Path) -> None:
     nowhere = tmp_path / "nothing.json"
     with pytest.raises(EngineError, match="no word"):
-        await drivers.until_ready(nowhere, nowhere, tmp_path / "log", limit_s=0.05)
+        await ready_file.until_ready(nowhere, nowhere, tmp_path / "log", limit_s=0.05)
 
 
 async def _nothing_measured() -> dict[int, int]:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import serve_configs
 from placement.catalog import EngineKind, Task
+from placement.catalog_fields import Entry
 from placement.catalog_file import CatalogError, Problem, json_schema, load_catalog, parse_catalog
 from placement.catalog_problems import dotted
-from placement.catalog_shape import SECTIONS, Entry
+from placement.catalog_shape import SECTIONS
 from placement.edges import footprint_bytes
 
 SHIPPED = sorted(Path(str(serve_configs.__file__)).parent.glob("*.yaml"))
@@ -424,6 +425,7 @@ FULL: dict[str, Any] = {
     },
     "tenants": [{"id": "t", "keys": [DIGEST]}],
     "policy": {"waiting_to_idle": 9},
+    "telemetry": {"scrape": "10 s"},
 }
 
 
@@ -476,7 +478,9 @@ def test_any_text_is_a_catalog_or_a_catalog_error(text: str) -> None:
         _explained(error)
 
 
-@given(st.dictionaries(st.sampled_from(["models", "fleet", "tenants", "policy"]), values))
+@given(
+    st.dictionaries(st.sampled_from(["models", "fleet", "tenants", "policy", "telemetry"]), values)
+)
 def test_any_data_is_a_catalog_or_a_catalog_error(data: dict[str, Any]) -> None:
     try:
         parse_catalog(yaml.safe_dump(data), "junk")

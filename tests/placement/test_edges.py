@@ -48,3 +48,20 @@ def test_every_row_says_how_we_know() -> None:
         assert edge.source, f"{edge.at} → {edge.to}"
         assert edge.source[:2] in {f"{grade} " for grade in "ABCDM"}
     assert start_edge(cpu, WeightsAt.DISK).held_gpu_bytes == 0
+
+
+@pytest.mark.parametrize("rung", Rung)
+def test_on_the_cpu_every_rung_holds_the_same(rung: Rung) -> None:
+    """A sleep there frees nothing, so nobody may be promised what it would."""
+    spec = model("cpu", engine=EngineKind.VLLM, on_cpu=True)
+    assert gpu_bytes(spec, rung) == footprint_bytes(spec)
+    assert host_bytes(spec, rung) == host_bytes(spec, Rung.SERVING)
+
+
+def test_on_the_cpu_a_start_takes_its_measured_time_and_a_step_next_to_none() -> None:
+    spec = model("cpu", engine=EngineKind.VLLM, on_cpu=True)
+    start = start_edge(spec, WeightsAt.HOST)
+    assert start.fixed_us > 60_000_000
+    assert "vllm-cpu" in start.source
+    assert step_edge(spec, Rung.PARKED, Rung.SERVING).fixed_us < 1_000_000
+    assert not step_edge(spec, Rung.SERVING, Rung.PARKED).transfers

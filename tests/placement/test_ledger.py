@@ -35,14 +35,14 @@ from placement.plan import (
     Warm,
     target_rung,
 )
-from placement.snapshot import Phase, Rung, WeightsAt
+from placement.snapshot import Lack, Phase, Rung, WeightsAt
 from tests.builders import GB, model, node
 
 SMALL = model("small")
 BIG = model("big", weights_bytes=40 * GB)
 WIDE = model("wide", gpus=2, weights_bytes=60 * GB)
 TINY = model("tiny", engine=EngineKind.LLAMACPP, weights_bytes=GB // 10)
-REAL = model("real", engine=EngineKind.VLLM)
+REAL = model("real", engine=EngineKind.EXTERNAL)
 MODELS = (SMALL, BIG, WIDE, TINY, REAL)
 NODE = node(host_bytes=120 * GB)
 NOW_US = 1_000_000
@@ -123,6 +123,31 @@ def test_a_start_reserves_its_footprint_from_the_first_moment() -> None:
     assert not state.replicas[0].serving
     desk.done(answer)
     assert desk.ledger.state().replicas[0].serving
+
+
+def test_a_step_that_an_engine_lacks_is_refused_with_its_reason() -> None:
+    desk = Desk()
+    desk.start("r0")
+    lack = Lack(at=Rung.SERVING, to=Rung.WARM, why="vLLM 0.31.0 has no such call")
+    desk.ledger.learned("r0", lacks=(lack,))
+    refused = desk.ask(Warm, replica_id="r0")
+    assert isinstance(refused, Refused)
+    assert refused.reason_code is RefusalCode.UNSUPPORTED
+    assert "vLLM 0.31.0 has no such call" in refused.message
+    desk.done(desk.ask(Park, replica_id="r0"))
+    desk.done(desk.ask(Warm, replica_id="r0"))
+    assert desk.rung("r0") is Rung.WARM
+    assert Ledger(NODE, MODELS, desk.ledger.book()).held["r0"].state.lacks == (lack,)
+
+
+def test_real_engines_for_the_cpu_and_gpus_do_not_mix() -> None:
+    shares = msgspec.structs.replace(NODE, gpu_type="CPU")
+    on_cpu = model("cpu", engine=EngineKind.VLLM, on_cpu=True, weights_bytes=GB, kv_cache_bytes=GB)
+    for at, spec in ((shares, SMALL), (NODE, on_cpu)):
+        shortage = fit.wrong_gpu_set(spec, at, (0,))
+        assert shortage is not None
+        assert spec.id in shortage.message
+    assert fit.wrong_gpu_set(on_cpu, shares, (0,)) is None
 
 
 def test_what_is_unknown_or_cannot_be_is_refused() -> None:

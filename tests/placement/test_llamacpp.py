@@ -56,6 +56,14 @@ def test_a_bad_body_says_what_is_wrong(body: dict[str, Any]) -> None:
         prepare(body, chat=True)
 
 
+def test_a_picture_is_the_request_s_mistake_and_not_the_engine_s() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    words = {"type": "text", "text": "What is this?"}
+    assert prepare({"messages": [{"role": "user", "content": [words]}]}, chat=True)
+    with pytest.raises(BadBodyError, match="text only, got a content part of type 'image_url'"):
+        prepare({"messages": [{"role": "user", "content": [words, picture]}]}, chat=True)
+
+
 def test_tool_calls_are_put_together_from_their_pieces() -> None:
     whole = Whole(chat=True)
     for function in ({"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ":1}"}):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from placement.catalog import Catalog
+from placement.catalog import Catalog, EngineKind
 from placement.edges import climb_us
 from placement.plan import Drain, Evict, Park, ReasonCode, Shed, Start, Warm
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
@@ -166,3 +166,27 @@ def test_a_park_is_planned_for_an_idle_replica_that_was_drained() -> None:
     drained = stands("a0", "a", phase=Phase.DRAINING, since_us=LONG_AGO_US)
     (park,) = decide(whole, [drained], asks("a", last_arrival_us=0)).actions
     assert isinstance(park, Park)
+
+
+def on_the_cpu(shares: int, host_gb: int) -> Catalog:
+    """Two real models of 1 GB each; a share has room for one, a process takes 2.9 GB of host."""
+    small = {"weights_bytes": GB // 2, "kv_cache_bytes": GB // 2, "on_cpu": True}
+    models = [model(name, engine=EngineKind.VLLM, **small) for name in ("x", "y")]
+    at = node(gpus=shares, gpu_type="CPU", hbm_bytes=3 * GB // 2, host_bytes=host_gb * GB)
+    return catalog(*models, nodes=(at,))
+
+
+def test_on_the_cpu_an_idle_engine_ends_for_another() -> None:
+    """A sleep there would free nothing. What ends gives its share and its host memory together."""
+    for host_gb in (4, 64):
+        whole = on_the_cpu(1, host_gb)
+        (evict,) = decide(whole, [stands("x1", "x")], asks("y", held=1)).actions
+        assert isinstance(evict, Evict)
+
+
+def test_on_the_cpu_host_memory_alone_can_be_what_is_short() -> None:
+    whole = on_the_cpu(2, 4)
+    (evict,) = decide(whole, [stands("x1", "x")], asks("y", held=1)).actions
+    assert isinstance(evict, Evict)
+    roomy = decide(on_the_cpu(2, 8), [stands("x1", "x")], asks("y", held=1)).actions
+    assert [type(action) for action in roomy] == [Start]

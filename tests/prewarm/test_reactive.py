@@ -22,6 +22,7 @@ from placement.plan import (
     Warm,
 )
 from placement.snapshot import (
+    Lack,
     Phase,
     ReplicaState,
     Rung,
@@ -118,6 +119,28 @@ def test_scale_out_when_what_is_asked_fills_the_slots() -> None:
 def test_scale_out_stops_at_the_maximum() -> None:
     whole = catalog(model("a", max_replicas=1), nodes=(node(gpus=2),))
     assert not decide(whole, [stands("a1", "a")], asks("a", in_flight=300), a1=32).actions
+
+
+def lacking(replica: ReplicaState, *steps: tuple[Rung, Rung]) -> ReplicaState:
+    lacks = tuple(Lack(at=at, to=to, why="an old server") for at, to in steps)
+    return msgspec.structs.replace(replica, lacks=lacks)
+
+
+def test_a_victim_takes_the_next_step_that_its_engine_has() -> None:
+    two, waiting = [stands("a1", "a"), stands("b1", "b")], asks("big", held=1)
+    gentle = decide(ONE_GPU, two, waiting).actions
+    assert gentle
+    assert not [a for a in gentle if isinstance(a, Evict)]
+    bare = [lacking(r, *((Rung.SERVING, to) for to in Rung)) for r in two]
+    (evict,) = decide(ONE_GPU, bare, waiting).actions
+    assert isinstance(evict, Evict)
+
+
+def test_an_idle_engine_that_cannot_sleep_is_ended() -> None:
+    draining = stands("a1", "a", phase=Phase.DRAINING)
+    bare = lacking(draining, (Rung.SERVING, Rung.PARKED), (Rung.SERVING, Rung.SHED))
+    (evict,) = decide(ONE_GPU, [bare], asks("a", last_arrival_us=0)).actions
+    assert isinstance(evict, Evict)
 
 
 def test_an_idle_model_is_drained_then_parked_and_taken_back_when_asked_again() -> None:
