@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.desk import Desk, allowed
-from gateway.openai_api import HOT_ROUTES, Refusal, error_body, unknown_model
+from gateway.desk import Desk
+from gateway.openai_api import Refusal, unknown_model
+from gateway.reply import retry_headers
+from gateway.routes import ROUTES, allowed, dialect_of
 from gateway.routing import WEIGHTS_RUNG
 from placement.catalog import Adapter, ModelSpec, Tenant
 from placement.clock import US, wall_us
@@ -19,9 +21,23 @@ from placement.snapshot import Rung, WeightsAt
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def error_response(why: Refusal, message: str, status: int | None = None) -> Response:
-    body = error_body(why, message)
-    return Response(body, status or why.value.status, media_type="application/json")
+_STORED = "/v1/responses/"
+"""Below this path OpenAI keeps answers; here none are kept."""
+
+
+def error_response(
+    why: Refusal, message: str, status: int | None = None, path: str = ""
+) -> Response:
+    """An error in the dialect of the path that was asked for."""
+    body = dialect_of(path.encode()).error_body(why, message)
+    lines = retry_headers(why, 0).decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    return Response(body, status or why.value.status, headers, "application/json")
+
+
+def _who(desk: Desk, request: Request) -> Tenant | str | None:
+    key = request.headers.get("authorization", ""), request.headers.get("x-api-key", "")
+    return desk.tenant_of(key[0].encode("latin-1"), key[1].encode("latin-1"))
 
 
 def build_app(desk_of: Callable[[], Desk]) -> Starlette:
@@ -29,10 +45,10 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
     created = wall_us() // US
 
     async def models(request: Request) -> Response:
-        who = desk_of().tenant_of(request.headers.get("authorization", "").encode())
+        desk = desk_of()
+        who = _who(desk, request)
         if isinstance(who, str):
             return error_response(Refusal.NO_KEY, who)
-        desk = desk_of()
         data = [
             _model_entry(desk, name, *desk.gate.names[name], created)
             for name in desk.names_for(who)
@@ -41,10 +57,21 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
 
     async def model(request: Request) -> Response:
         desk = desk_of()
-        who = desk.tenant_of(request.headers.get("authorization", "").encode())
+        who = _who(desk, request)
         if isinstance(who, str):
             return error_response(Refusal.NO_KEY, who)
         return _one_model(desk, who, request.path_params["name"], created)
+
+    async def stored(request: Request) -> Response:
+        who = _who(desk_of(), request)
+        if isinstance(who, str):
+            return error_response(Refusal.NO_KEY, who)
+        message = (
+            "no answers of /v1/responses are stored here, whatever `store` says: there is none to "
+            "retrieve, continue, cancel or delete. Keep the answer that POST /v1/responses gave, "
+            "and send the whole conversation with the next request"
+        )
+        return error_response(Refusal.UNSUPPORTED_ROUTE, message)
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -60,6 +87,7 @@ def build_app(desk_of: Callable[[], Desk]) -> Starlette:
     routes = [
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
+        Route(_STORED + "{rest:path}", stored, methods=["GET", "POST", "DELETE"]),
         Route("/health/live", live),
         Route("/health/ready", ready),
     ]
@@ -78,14 +106,15 @@ def _one_model(desk: Desk, who: Tenant | None, name: str, created: int) -> Respo
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
-    if path.encode() in HOT_ROUTES:
-        return error_response(Refusal.WRONG_METHOD, f"{path} takes POST, not {request.method}")
+    if path.encode() in ROUTES:
+        message = f"{path} takes POST, not {request.method}"
+        return error_response(Refusal.WRONG_METHOD, message, path=path)
     if error.status_code == 405:
-        return error_response(Refusal.WRONG_METHOD, f"{path} does not take {request.method}")
-    known = ", ".join([*(r.decode() for r in HOT_ROUTES), "/v1/models", "/health/ready"])
-    return error_response(
-        Refusal.NO_ROUTE, f"there is no {path[:200]} here; there is: {known}", error.status_code
-    )
+        message = f"{path} does not take {request.method}"
+        return error_response(Refusal.WRONG_METHOD, message, path=path)
+    known = ", ".join([*(r.decode() for r in ROUTES), "/v1/models", "/health/ready"])
+    message = f"there is no {path[:200]} here; there is: {known}"
+    return error_response(Refusal.NO_ROUTE, message, error.status_code, path)
 
 
 def _model_entry(

@@ -12,19 +12,12 @@ from gateway.asgi import AsgiAnswer
 from gateway.gate import Gate
 from gateway.hot_protocol import HotProtocol, Request
 from gateway.journey import Journey
-from gateway.openai_api import (
-    HOT_ROUTES,
-    BadBodyError,
-    Head,
-    Refusal,
-    error_body,
-    parse_head,
-    unknown_model,
-)
-from gateway.reply import Reply, retry_headers
+from gateway.openai_api import BadBodyError, Head, Refusal, error_body, unknown_model
+from gateway.reply import Reply
+from gateway.routes import ROUTES, Route, allowed, who_serves
 from gateway.telemetry import OutcomeKind, Record
 from gateway.wire import plain_response
-from placement.catalog import ModelSpec, Task, Tenant
+from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
 DEADLINE_US_MAX = 3600 * US
@@ -52,14 +45,14 @@ class Desk:
         self.tick = 0
 
     def take(self, connection: HotProtocol, request: Request) -> None:
-        task = HOT_ROUTES.get(request.path)
-        if task is None or request.method != b"POST":
+        route = ROUTES.get(request.path)
+        if route is None or request.method != b"POST":
             AsgiAnswer(self._app, connection, request).begin()
             return
         request_id = self._request_id(request)
-        verdict = self._admit(request, task)
+        verdict = self._admit(request, route)
         if isinstance(verdict, Denied):
-            self._deny(verdict, connection, request, request_id)
+            self._deny(verdict, connection, request, route, request_id)
             return
         head, spec, tenant, timeout_us = verdict
         gate = self.gate
@@ -67,20 +60,30 @@ class Desk:
         retry = _is_retry(request.header.get(b"x-stainless-retry-count", b""))
         gate.arrived(spec.id, now_us, retry=retry)
         journey = Journey(
-            gate, connection, request, head, spec, tenant, request_id, now_us, now_us + timeout_us
+            gate,
+            connection,
+            request,
+            route,
+            head,
+            spec,
+            tenant,
+            request_id,
+            now_us,
+            now_us + timeout_us,
         )
-        journey.begin(task, retry=retry)
+        journey.begin(retry=retry)
 
     def _admit(
-        self, request: Request, task: Task
+        self, request: Request, route: Route
     ) -> Denied | tuple[Head, ModelSpec, Tenant | None, int]:
         if self.stopping:
             return Denied(Refusal.STOPPING, "the gateway is stopping: try again in a moment")
-        tenant = self.tenant_of(request.header.get(b"authorization", b""))
+        header = request.header
+        tenant = self.tenant_of(header.get(b"authorization", b""), header.get(b"x-api-key", b""))
         if isinstance(tenant, str):
             return Denied(Refusal.NO_KEY, tenant)
         try:
-            head = parse_head(task, request.body)
+            head = route.read(request.body)
         except BadBodyError as error:
             return Denied(Refusal.BAD_REQUEST, str(error))
         found = self.gate.names.get(head.model)
@@ -89,35 +92,50 @@ class Desk:
             return Denied(Refusal.NO_MODEL, unknown_model(head.model, known), "model")
         spec = found[0]
         timeout_us = _timeout_us(request, spec)
-        denied = _unfit(tenant, spec, head.model, task, timeout_us)
-        return denied or (head, spec, tenant, timeout_us)
+        denied = _unfit(tenant, spec, head, route, timeout_us)
+        if denied is None:
+            return head, spec, tenant, timeout_us
+        if denied.why is Refusal.UNSUPPORTED_ROUTE:
+            specs = [(name, self.gate.names[name][0]) for name in self.names_for(tenant)]
+            return denied._replace(message=f"{denied.message}; {who_serves(route, specs)}")
+        return denied
 
     def names_for(self, tenant: Tenant | None) -> list[str]:
         """The names that a tenant may know of."""
         names = self.gate.names.items()
         return [name for name, (spec, _) in names if allowed(tenant, spec, name)]
 
-    def tenant_of(self, authorization: bytes) -> Tenant | str | None:
-        """The tenant of a key; None where no tenants are declared; else what is wrong with it."""
+    def tenant_of(self, authorization: bytes, api_key: bytes = b"") -> Tenant | str | None:
+        """The tenant of a key; None where no tenants are declared; else what is wrong with it.
+
+        `api_key` is how Anthropic's clients send it: it counts where nothing is authorized."""
         if not self.gate.catalog.tenants:
             return None
         scheme, _, key = authorization.partition(b" ")
-        if not key:
-            return "no API key was sent: add the header `Authorization: Bearer YOUR_KEY`"
-        if scheme.lower() != b"bearer":
+        if api_key and not authorization:
+            key = api_key
+        elif not key:
+            return (
+                "no API key was sent: add the header `Authorization: Bearer YOUR_KEY` "
+                "(or `x-api-key: YOUR_KEY`)"
+            )
+        elif scheme.lower() != b"bearer":
             return "the Authorization header must be `Bearer YOUR_KEY`"
         digest = hashlib.sha256(key.strip()).digest()
         return self.gate.tenant_by_key.get(digest) or "this API key is not known here"
 
     def _deny(
-        self, denied: Denied, connection: HotProtocol, request: Request, request_id: bytes
+        self,
+        denied: Denied,
+        connection: HotProtocol,
+        request: Request,
+        route: Route,
+        request_id: bytes,
     ) -> None:
         why = denied.why
-        headers = retry_headers(why, US)
-        if why is Refusal.NO_KEY:
-            headers += b"www-authenticate: Bearer\r\n"
-        reply = Reply(connection, request, request_id, stream=False)
-        reply.whole(why.value.status, error_body(why, denied.message, denied.param), headers)
+        headers = b"www-authenticate: Bearer\r\n" if why is Refusal.NO_KEY else b""
+        reply = Reply(connection, request, request_id, route.dialect, stream=False)
+        reply.refuse(why, denied.message, US, param=denied.param, headers=headers)
         self.gate.record(
             Record(model_id=denied.model_id, outcome=OutcomeKind.REFUSED, code=why.value.code)
         )
@@ -147,22 +165,24 @@ class AdminDesk:
         AsgiAnswer(self._app, connection, request).begin()
 
 
-def allowed(tenant: Tenant | None, spec: ModelSpec, asked: str) -> bool:
-    """A tenant's list names models, aliases or adapters; an empty list is everything."""
-    return tenant is None or not tenant.models or bool({spec.id, asked} & set(tenant.models))
-
-
 def _unfit(
-    tenant: Tenant | None, spec: ModelSpec, asked: str, task: Task, timeout_us: int
+    tenant: Tenant | None, spec: ModelSpec, head: Head, route: Route, timeout_us: int
 ) -> Denied | None:
     """Why a request for a known model goes no further, if it does not."""
+    asked, task = head.model, route.task
     if not allowed(tenant, spec, asked):
         assert tenant is not None
         message = f"tenant {tenant.id} may not use `{asked}`"
         return Denied(Refusal.FORBIDDEN, message, "model", spec.id)
-    if task not in spec.tasks:
+    if task is not None and task not in spec.tasks:
         message = f"`{asked}` does not serve {task}; it serves: {', '.join(spec.tasks)}"
         return Denied(Refusal.WRONG_TASK, message, "model", spec.id)
+    if spec.managed and spec.engine not in route.kinds:
+        message = f"the engine of `{asked}` ({spec.engine}) does not serve {route.path}"
+        return Denied(Refusal.UNSUPPORTED_ROUTE, message, "model", spec.id)
+    if head.needs_state and spec.managed:
+        message = f"`{head.needs_state}`: no answers are kept here, send the whole conversation"
+        return Denied(Refusal.BAD_REQUEST, message, head.needs_state, spec.id)
     if timeout_us <= 0:
         message = f"{TIMEOUT_HEADER} must be a whole number of milliseconds above zero"
         return Denied(Refusal.BAD_REQUEST, message, TIMEOUT_HEADER, spec.id)

@@ -7,6 +7,7 @@ event can always follow. It looks into the first events (TTFT) and the last (usa
 import re
 
 from gateway.openai_api import Usage, has_text, usage_in
+from gateway.usage import without_usage_event
 
 _ERROR = re.compile(rb'"error"\s*:(?!\s*null)')
 """A field `error` that is set. Inside a JSON string its quotes would be escaped."""
@@ -15,11 +16,15 @@ TAIL_BYTES = 4096
 
 
 class EventRelay:
-    """State of one stream. Times are trace microseconds, 0 before they happened."""
+    """State of one stream of chat or completion chunks. Times are trace microseconds, 0 before they
+    happened. With `keep_usage` the event of usage alone is read and not passed on."""
 
-    __slots__ = ("_partial", "_tail", "error", "first_us", "last_us", "oversize")
+    __slots__ = ("_keep_usage", "_partial", "_tail", "error", "first_us", "last_us", "oversize")
 
-    def __init__(self) -> None:
+    event_bytes_max = EVENT_BYTES_MAX
+
+    def __init__(self, *, keep_usage: bool = False) -> None:
+        self._keep_usage = keep_usage
         self._partial = b""
         self._tail = b""
         self.error = False
@@ -36,31 +41,43 @@ class EventRelay:
             cut = data.rfind(b"\r\n\r\n") + 4
             if cut < 4:
                 self._partial = data
-                self.oversize = len(data) > EVENT_BYTES_MAX
+                self.oversize = len(data) > self.event_bytes_max
                 return b""
         if cut != len(data):
             self._partial, data = data[cut:], data[:cut]
         else:
             self._partial = b""
-        if not self.first_us and any(has_text(e) for e in data.split(_gap(data))):
-            self.first_us = now_us
         self.last_us = now_us
-        if b'"error"' in data and _ERROR.search(data):
+        return self._pass(data, now_us)
+
+    def _pass(self, data: bytes, now_us: int) -> bytes:
+        """Look at whole events; what of them goes on to the client."""
+        if not self.first_us and any(has_text(e) for e in data.split(gap(data))):
+            self.first_us = now_us
+        # `find`, for `in` takes half as long again on bytes; this runs for every chunk.
+        if data.find(b'"error"') >= 0 and _ERROR.search(data):
             self.error = True
         self._tail = data if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
+        if self._keep_usage and data.find(b'"usage"') >= 0:
+            return without_usage_event(data)
         return data
 
     def rest(self) -> bytes:
         """What came after the last whole event: some engines leave out the last blank line."""
-        return self._partial
+        return without_usage_event(self._partial) if self._keep_usage else self._partial
 
     @property
     def done(self) -> bool:
-        """OpenAI's last event was seen."""
+        """The stream's last event was seen."""
         return b"[DONE]" in self._tail or b"[DONE]" in self._partial
 
+    @property
+    def sequence(self) -> int:
+        """The number that a further event would bear, where events are numbered."""
+        return 0
+
     def usage(self) -> Usage | None:
-        return usage_in(self._tail)
+        return usage_in(self._tail + self._partial)
 
     def itl_us(self, usage: Usage | None) -> int:
         """Mean microseconds between tokens; 0 where the engine did not count them.
@@ -72,5 +89,6 @@ class EventRelay:
         return (self.last_us - self.first_us) // (tokens - 1) if known else 0
 
 
-def _gap(data: bytes) -> bytes:
+def gap(data: bytes) -> bytes:
+    """What parts the events of this stream."""
     return b"\n\n" if b"\n\n" in data else b"\r\n\r\n"

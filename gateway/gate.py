@@ -29,6 +29,9 @@ US = 1_000_000
 PATROL_WALL_S = 0.1
 LANE_REST_US = 500_000
 LANE_REST_US_MAX = 30 * US
+GONE_WALL_S = 0.75
+"""Who fails twice in a row may be a process that is gone. Its agent looks every half second: until
+then nobody knows, and asking it again only uses up attempts."""
 UNWATCHED_WALL_S = 5.0
 """A process that was stopped for longer saw nothing meanwhile: a hole in the history."""
 
@@ -144,10 +147,21 @@ class Gate:
             return
         lane.failures += 1
         rest_us = min(LANE_REST_US * 2 ** min(lane.failures - 1, 8), LANE_REST_US_MAX)
+        if lane.failures > 1:
+            rest_us = max(rest_us, self.clock.trace_us(GONE_WALL_S))
         lane.down_until_us = now_us + rest_us
         log.warning("%s rests for %.1f s: %s", lane.lane_id, rest_us / US, why)
-        self.call_after(rest_us + 1000, lambda: self.admission.wake(lane.spec.id, self.now_us()))
+        self._wake_rested(lane)
         self.poke()
+
+    def _wake_rested(self, lane: Lane) -> None:
+        """Give a lane's next requests to it once it has rested. uvloop's timers are rounded to the
+        millisecond, so one may ring early, and at a large time scale early by much."""
+        left_us = lane.down_until_us - self.now_us()
+        if left_us > 0:
+            self.call_after(left_us + 1000, lambda: self._wake_rested(lane))
+        else:
+            self.admission.wake(lane.spec.id, self.now_us())
 
     def arrived(self, model_id: str, now_us: int, *, retry: bool) -> None:
         """A journey begins: demand, unless its client only asks again."""
@@ -191,8 +205,10 @@ class Gate:
         request: Request,
         length: int,
         trace: Trace | None,
+        further: tuple[bytes, ...],
     ) -> bytes:
-        """The request line and headers towards an engine; the client's credentials stay here."""
+        """The request line and headers towards an engine, `further` of the client's among them; its
+        credentials stay here."""
         head = b"%b%b%b%d\r\nx-request-id: %b\r\n" % (
             lane.line_start,
             path,
@@ -203,9 +219,14 @@ class Gate:
         given = request.header
         if trace is not None or b"traceparent" in given or b"baggage" in given:
             head += _context_lines(given, trace)
+        for header in further:
+            if header in given:
+                head += b"%b: %b\r\n" % (header, given[header])
         secret = self._secrets.get(lane.spec.api_key_env, "") if lane.spec.api_key_env else ""
         if secret:
             head += b"authorization: Bearer %b\r\n" % secret.encode()
+            if further:  # Anthropic's own server looks here
+                head += b"x-api-key: %b\r\n" % secret.encode()
         return head + b"\r\n"
 
     # --- the control loop's ground

@@ -12,7 +12,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway.openai_api import Refusal, error_body
+from gateway.openai_api import Refusal
+from gateway.routes import dialect_of
 from gateway.wire import Answering, RefuseError, plain_response, without_origin
 
 log = logging.getLogger("warmtide.gateway")
@@ -393,6 +394,7 @@ class HotProtocol(asyncio.Protocol):
 
     def _refuse(self, why: Refusal, message: str) -> None:
         """Answer what cannot be a request, then close: the framing is no longer to be trusted."""
-        self._last_words = plain_response(why.value.status, error_body(why, message), close=True)
+        body = dialect_of(without_origin(self._url)).error_body(why, message)
+        self._last_words = plain_response(why.value.status, body, close=True)
         if self.answering is None and not self._pipeline:  # else those are answered first
             self._next()

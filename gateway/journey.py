@@ -14,11 +14,13 @@ from gateway.hot_protocol import HotProtocol, Request
 from gateway.openai_api import Head, Refusal, Usage, replace_model
 from gateway.relay import NO_EVENTS, Relay
 from gateway.reply import Reply
+from gateway.routes import Route, allowed, who_serves
 from gateway.routing import Lane, upstream_name
-from gateway.telemetry import OPERATIONS, OutcomeKind, Record
+from gateway.telemetry import OutcomeKind, Record
 from gateway.tracing import Trace
 from gateway.upstream import Exchange
-from placement.catalog import ModelSpec, Task, Tenant
+from gateway.usage import ask_for_usage
+from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
 HEARTBEAT_FIRST_US = 5 * US
@@ -32,7 +34,7 @@ class Journey(Ticket):
 
     __slots__ = (
         "_alarm", "_attempts", "_body", "_connection", "_ended", "_exchange", "_gate", "_head",
-        "_heartbeat", "_held_us", "_lane", "_operation", "_relay", "_reply", "_request", "_retry",
+        "_heartbeat", "_held_us", "_lane", "_relay", "_reply", "_request", "_retry", "_route",
         "_rung", "_trace", "_unread_since_us", "request_id",
     )  # fmt: skip
 
@@ -41,6 +43,7 @@ class Journey(Ticket):
         gate: Gate,
         connection: HotProtocol,
         request: Request,
+        route: Route,
         head: Head,
         spec: ModelSpec,
         tenant: Tenant | None,
@@ -53,10 +56,10 @@ class Journey(Ticket):
         self._gate = gate
         self._connection = connection
         self._request = request
+        self._route = route
         self._head = head
         self._body = request.body
         self._retry = False
-        self._operation = ""
         self._trace: Trace | None = None
         self._lane: Lane | None = None
         self._exchange: Exchange | None = None
@@ -64,20 +67,20 @@ class Journey(Ticket):
         self._heartbeat: asyncio.TimerHandle | None = None
         self._attempts = 0
         self._ended = False
-        self._reply = Reply(connection, request, request_id, stream=head.stream)
+        self._reply = Reply(connection, request, request_id, route.dialect, stream=head.stream)
         self._relay: Relay | None = None
         self._unread_since_us = self._held_us = 0
         self._rung = "serving"
 
     # --- admission
 
-    def begin(self, task: Task, *, retry: bool) -> None:
+    def begin(self, *, retry: bool) -> None:
         """Ask for a lane; go, wait, or be refused."""
         self._connection.answering = self
-        self._operation, self._retry = OPERATIONS[task], retry
+        self._retry = retry
         gate = self._gate
         if gate.tracing is not None:
-            self._trace = gate.tracing.begin(self._request, self._operation, self._head.model)
+            self._trace = gate.tracing.begin(self._request, self._route.operation, self._head.model)
         verdict = gate.admission.arrive(self, self.arrived_us)
         if isinstance(verdict, No):
             self.tenant = None  # nothing was counted
@@ -107,14 +110,26 @@ class Journey(Ticket):
             self._rung = lane.climbed_from
         self._lane = lane
         self._attempts += 1
-        stream = self._head.stream
-        self._relay = Relay(self._reply, lane, self._rung, self._held_us, stream=stream)
-        body = self._body
-        name = upstream_name(self.spec, self._head.model)
-        if name != self._head.model:
+        route, asked, body = self._route, self._head, self._body
+        name = upstream_name(self.spec, asked.model)
+        if name != asked.model:
             body = replace_model(body, name)
+        events = None
+        if asked.stream:
+            fuller = None
+            if route.asks_usage and self.spec.managed:
+                fuller = ask_for_usage(body, asked.stream_options)
+            events = route.dialect.events(keep_usage=fuller is not None)
+            body = body if fuller is None else fuller
+        self._relay = Relay(self._reply, route, lane, self._rung, self._held_us, events)
         head = self._gate.upstream_head(
-            lane, self._request.path, self.request_id, self._request, len(body), self._trace
+            lane,
+            self._request.path,
+            self.request_id,
+            self._request,
+            len(body),
+            self._trace,
+            route.headers,
         )
         if self._trace is not None:
             self._trace.sent(lane.lane_id, self._rung)
@@ -229,13 +244,26 @@ class Journey(Ticket):
                 self._let_go_of_lane()
                 self.go(other)
                 return
+        told = "" if self.spec.managed else relay.lacks_route()
+        if told:
+            self._refuse_route(told)
+            return
         relay.pass_error_on()
         self._end(OutcomeKind.REFUSED, f"engine_{status}")
+
+    def _refuse_route(self, told: str) -> None:
+        """An external server does not have the route: say who would serve it."""
+        names = self._gate.names.items()
+        known = [(name, spec) for name, (spec, _) in names if allowed(self.tenant, spec, name)]
+        where = who_serves(self._route, known)
+        message = f"the server of `{self._head.model}` does not serve it; {where} (it said {told})"
+        self._refuse(Refusal.UNSUPPORTED_ROUTE, message)
 
     def _break(self, message: str, why: Refusal = Refusal.ENGINE_FAILED) -> None:
         """The answer had begun and cannot be ended well: say so inside it."""
         if self._head.stream:
-            self._reply.end_with_error(why, message)
+            sequence = 0 if self._relay is None else self._relay.events.sequence
+            self._reply.end_with_error(why, message, sequence)
         else:
             self._connection.abort()
         self._end(OutcomeKind.CUT, why.value.code)
@@ -335,7 +363,7 @@ class Journey(Ticket):
         return Record(
             model_id=self.spec.id,
             outcome=outcome,
-            operation=self._operation,
+            operation=self._route.operation,
             code=code,
             duration_us=now_us - self.arrived_us,
             retry=self._retry,

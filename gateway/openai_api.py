@@ -8,17 +8,11 @@ import difflib
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from placement.catalog import Task
-
-HOT_ROUTES: dict[bytes, Task] = {
-    b"/v1/chat/completions": Task.CHAT,
-    b"/v1/completions": Task.COMPLETIONS,
-    b"/v1/embeddings": Task.EMBEDDINGS,
-}
 
 
 class Kind(NamedTuple):
@@ -48,6 +42,7 @@ class Refusal(Enum):
     TENANT_LIMIT = Kind(429, "rate_limit_error", "rate_limit_exceeded", retry=True)
     OVERLOADED = Kind(429, "overloaded_error", "overloaded", retry=True)
     INTERNAL = Kind(500, "api_error", "internal_error", retry=False)
+    UNSUPPORTED_ROUTE = Kind(501, "invalid_request_error", "unsupported_route", retry=False)
     ENGINE_FAILED = Kind(502, "api_error", "engine_failed", retry=True)
     LOADING = Kind(503, "overloaded_error", "model_loading", retry=True)
     NO_CAPACITY = Kind(503, "overloaded_error", "no_capacity", retry=True)
@@ -55,7 +50,7 @@ class Refusal(Enum):
     DEADLINE = Kind(504, "timeout_error", "deadline_exceeded", retry=False)
 
 
-class _Message(msgspec.Struct, gc=False):
+class Message(msgspec.Struct, gc=False):
     role: str
 
 
@@ -64,27 +59,35 @@ CHECKED_BYTES_MAX = 256 * 1024
 """Lists in `prompt` and `input` are looked through up to this size; beyond it only their first item
 is looked at, the engine judges the rest. A gateway busy with one body is deaf to all others."""
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Messages = Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MESSAGES_MAX)]
+Field: TypeAlias = msgspec.Raw | msgspec.UnsetType
+"""A field whose bytes are kept as they came, or that did not come."""
 
 
-class _Head(msgspec.Struct):
+class AnyHead(msgspec.Struct):
+    """What the bodies of all routes share."""
+
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     stream: bool | None = None
 
 
-class _ChatHead(_Head, kw_only=True):
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=MESSAGES_MAX)]
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+class _ChatHead(AnyHead, kw_only=True):
+    messages: Messages
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stream_options: Field = msgspec.UNSET
 
 
-class _CompletionAny(_Head, kw_only=True):
+class _CompletionAny(AnyHead, kw_only=True):
     prompt: msgspec.Raw
     max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    stream_options: Field = msgspec.UNSET
 
 
-class _EmbeddingAny(_Head, kw_only=True):
+class _EmbeddingAny(AnyHead, kw_only=True):
     input: msgspec.Raw
+    stream_options: Field = msgspec.UNSET
 
 
 _DECODERS: dict[Task, msgspec.json.Decoder[Any]] = {
@@ -107,6 +110,9 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
     model: str
     stream: bool
+    stream_options: Field = msgspec.UNSET
+    needs_state: str = ""
+    """A field that asks for something kept from another request, by its name."""
 
 
 class BadBodyError(Exception):
@@ -115,14 +121,20 @@ class BadBodyError(Exception):
 
 def parse_head(task: Task, body: bytes) -> Head:
     """Read only what routing needs; skip the rest. Raises `BadBodyError` in the caller's words."""
+    if len(body) > CHECKED_BYTES_MAX and task is Task.CHAT:
+        check_message_count(body)
+    head = decode_body(_DECODERS[task], body)
+    if task is not Task.CHAT:
+        _check_text_input(task, head)
+    return Head(head.model, bool(head.stream), head.stream_options)
+
+
+def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """A body in the decoder's shape, or `BadBodyError`."""
     try:
         if not body.isascii():
             str(body, "utf-8")
-        if len(body) > CHECKED_BYTES_MAX and task is Task.CHAT:
-            _check_message_count(body)
-        head = _DECODERS[task].decode(body)
-        if task is not Task.CHAT:
-            _check_text_input(task, head)
+        return decoder.decode(body)
     except UnicodeDecodeError as error:
         raise BadBodyError(
             f"the body is not valid UTF-8 (byte {error.start}): send JSON encoded as UTF-8"
@@ -131,24 +143,24 @@ def parse_head(task: Task, body: bytes) -> Head:
         raise BadBodyError(_in_plain_words(str(error))) from None
     except RecursionError:
         raise BadBodyError("the body is nested too deeply to be a request") from None
-    return Head(head.model, bool(head.stream))
 
 
-def _check_message_count(body: bytes) -> None:
+def check_message_count(body: bytes) -> None:
     """Before millions of messages become objects: quotes inside a string are always escaped."""
-    if body.count(b'"role"') > MESSAGES_MAX:
+    if len(body) > CHECKED_BYTES_MAX and body.count(b'"role"') > MESSAGES_MAX:
         raise BadBodyError(f"`messages`: at most {MESSAGES_MAX} are taken")
 
 
 def _check_text_input(task: Task, head: Any) -> None:
     field = "prompt" if task is Task.COMPLETIONS else "input"
-    if not _is_text_input(memoryview(head.prompt if task is Task.COMPLETIONS else head.input)):
+    if not is_text_input(memoryview(head.prompt if task is Task.COMPLETIONS else head.input)):
         raise BadBodyError(
             f"`{field}` must be a non-empty string, a list of strings, or lists of token ids"
         )
 
 
-def _is_text_input(given: memoryview) -> bool:
+def is_text_input(given: memoryview) -> bool:
+    """Whether a raw value is a text that is not empty, or a list of texts or token ids."""
     start = bytes(given[:64])  # a list's first item may stand behind blanks
     if start[:1] == b'"':
         return len(given) > 2
@@ -184,20 +196,19 @@ def replace_model(body: bytes, name: str) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def error_body(kind: Refusal, message: str, param: str | None = None) -> bytes:
-    """OpenAI's error document."""
-    error = {
+def error_document(kind: Refusal, message: str, param: str | None = None) -> dict[str, Any]:
+    """What OpenAI's clients find under `error`."""
+    return {
         "message": message,
         "type": kind.value.type,
         "param": param,
         "code": kind.value.code,
     }
-    return msgspec.json.encode({"error": error})
 
 
-def error_event(kind: Refusal, message: str) -> bytes:
-    """The same as the last event of a stream that had begun."""
-    return b"data: " + error_body(kind, message) + b"\n\n"
+def error_body(kind: Refusal, message: str, param: str | None = None) -> bytes:
+    """OpenAI's error document."""
+    return msgspec.json.encode({"error": error_document(kind, message, param)})
 
 
 def unknown_model(name: str, known: Iterable[str]) -> str:
@@ -233,6 +244,10 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
 
 
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**15 - 1)]
+"""A count of tokens as an engine tells it; what is beyond all measure is not taken."""
+
+
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
@@ -240,7 +255,7 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
 
 def has_text(event: bytes) -> bool:
     """Whether an SSE event carries a non-empty delta: the event that ends the wait for TTFT."""
-    data = _data_of(event)
+    data = data_of(event)
     if data is None or data == b"[DONE]":
         return False
     try:
@@ -281,7 +296,8 @@ def usage_in(tail: bytes) -> Usage | None:
     )
 
 
-def _data_of(event: bytes) -> bytes | None:
+def data_of(event: bytes) -> bytes | None:
+    """What stands behind `data:` in an event of one data line."""
     at = event.find(b"data:")
     if at < 0 or (at > 0 and event[at - 1 : at] != b"\n"):
         return None

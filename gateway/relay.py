@@ -6,8 +6,9 @@ half an event or an answer that is not one through.
 """
 
 from gateway.events import EventRelay
-from gateway.openai_api import Refusal, Usage, error_body, usage_in
+from gateway.openai_api import Refusal, Usage
 from gateway.reply import Reply, whereabouts, whereabouts_comment
+from gateway.routes import Route
 from gateway.routing import Lane
 from gateway.telemetry import OutcomeKind
 
@@ -20,21 +21,31 @@ class Relay:
     """What has come of one attempt. `last_us` is when the engine was last heard."""
 
     __slots__ = (
-        "_headers", "_held_us", "_lane", "_reply", "_rung", "_stream", "_whole", "_whole_bytes",
-        "begun", "error_status", "events", "fault", "last_us",
+        "_headers", "_held_us", "_lane", "_reply", "_route", "_rung", "_stream", "_whole",
+        "_whole_bytes", "begun", "error_status", "events", "fault", "last_us",
     )  # fmt: skip
 
-    def __init__(self, reply: Reply, lane: Lane, rung: str, held_us: int, *, stream: bool) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        route: Route,
+        lane: Lane,
+        rung: str,
+        held_us: int,
+        events: EventRelay | None,
+    ) -> None:
+        """`events` reads the answer where it is to be streamed."""
         self._reply = reply
+        self._route = route
         self._lane = lane
         self._rung = rung
         self._held_us = held_us
-        self._stream = stream
+        self._stream = events is not None
         self._headers: dict[bytes, bytes] = {}
         self._whole: list[bytes] = []
         self._whole_bytes = 0
         self.begun = False  # engine bytes are with the client
-        self.events = EventRelay() if stream else NO_EVENTS
+        self.events = NO_EVENTS if events is None else events
         self.error_status = 0
         self.fault = ""
         self.last_us = 0
@@ -90,14 +101,23 @@ class Relay:
         else:
             where = whereabouts(self._lane, self._rung, self._held_us)
             self._reply.whole(200, body, where, self._content_type())
-        return OutcomeKind.ANSWERED, usage_in(body)
+        return OutcomeKind.ANSWERED, self._route.dialect.usage_in(body)
+
+    def lacks_route(self) -> str:
+        """What a server said that does not have the route it was asked for; else nothing. A 404
+        that speaks of models is about the model."""
+        said = b"".join(self._whole)[:300].decode("utf-8", "replace")
+        gone = self.error_status in (405, 501) or (
+            self.error_status == 404 and "model" not in said.lower()
+        )
+        return f"{self.error_status}: {said}" if self._route.extra and gone else ""
 
     def pass_error_on(self) -> None:
         """The engine's own error, in its own words unless they are too many."""
         status, body = self.error_status, b"".join(self._whole)
         if self._whole_bytes > WHOLE_BYTES_MAX:
             told = f"the engine answered {status} with over {WHOLE_BYTES_MAX} bytes"
-            body = error_body(Refusal.ENGINE_FAILED, told)
+            body = self._route.dialect.error_body(Refusal.ENGINE_FAILED, told)
         if self._reply.committed:
             message = f"the engine answered {status}: {body[:300].decode('utf-8', 'replace')}"
             self._reply.end_with_error(Refusal.ENGINE_FAILED, message)

@@ -4,8 +4,9 @@ In: what a journey wants said. Out: bytes on its connection, framed for HTTP/1.1
 decides what to say.
 """
 
+from gateway.dialects import Dialect
 from gateway.hot_protocol import HotProtocol, Request
-from gateway.openai_api import Refusal, error_body, error_event
+from gateway.openai_api import Refusal
 from gateway.routing import Lane
 from gateway.wire import REASONS
 
@@ -32,14 +33,23 @@ def whereabouts_comment(lane: Lane, rung: str, held_us: int) -> bytes:
 class Reply:
     """One response. Once `committed`, its status is settled and errors become events."""
 
-    __slots__ = ("_chunked", "_connection", "_request", "_request_id", "_stream", "committed")
+    __slots__ = (
+        "_chunked", "_connection", "_dialect", "_request", "_request_id", "_stream", "committed",
+    )  # fmt: skip
 
     def __init__(
-        self, connection: HotProtocol, request: Request, request_id: bytes, *, stream: bool
+        self,
+        connection: HotProtocol,
+        request: Request,
+        request_id: bytes,
+        dialect: Dialect,
+        *,
+        stream: bool,
     ) -> None:
         self._connection = connection
         self._request = request
         self._request_id = request_id
+        self._dialect = dialect
         self._stream = stream
         self._chunked = request.version == "1.1"
         self.committed = False
@@ -75,17 +85,27 @@ class Reply:
         note = b"" if eta_us is None else b" eta-ms=%d" % (eta_us // 1000)
         self.chunk(b": keep-alive model is getting ready%b\n\n" % note)
 
-    def refuse(self, why: Refusal, message: str, retry_after_us: int = 0) -> None:
+    def refuse(
+        self,
+        why: Refusal,
+        message: str,
+        retry_after_us: int = 0,
+        *,
+        param: str | None = None,
+        headers: bytes = b"",
+    ) -> None:
         """An error of the gateway's own, as a response, or as an event after a heartbeat."""
         if self.committed:
             self.end_with_error(why, message)
         else:
-            headers = retry_headers(why, retry_after_us)
-            self.whole(why.value.status, error_body(why, message), headers)
+            headers += retry_headers(why, retry_after_us)
+            body = self._dialect.error_body(why, message, param, self._request_id)
+            self.whole(why.value.status, body, headers)
 
-    def end_with_error(self, why: Refusal, message: str) -> None:
-        """What went wrong after the 200 was out, as the last event of the stream."""
-        self.chunk(error_event(why, message))
+    def end_with_error(self, why: Refusal, message: str, sequence: int = 0) -> None:
+        """What went wrong after the 200 was out, as the last event of the stream. `sequence` is its
+        number where the dialect numbers events."""
+        self.chunk(self._dialect.error_event(why, message, self._request_id, sequence))
         self.finish()
 
     def whole(
@@ -111,7 +131,7 @@ class Reply:
 
 def retry_headers(why: Refusal, retry_after_us: int) -> bytes:
     """`Retry-After` in whole seconds; where waiting cannot help the official client is told so."""
-    if why is Refusal.DEADLINE:
+    if why.value.status >= 500 and not why.value.retry:
         return b"x-should-retry: false\r\n"
     if not why.value.retry or retry_after_us <= 0:
         return b""

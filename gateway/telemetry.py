@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.catalog import Frozen, Task
+from placement.catalog import Frozen
 
 SAMPLES_MAX = 2048
 SETTLE_EVERY = 1024
@@ -32,14 +32,6 @@ ITL_BOUNDS_US = tuple(
 )
 DURATION_BOUNDS_US = tuple(10 * MS * 2**k for k in range(14))
 TOKEN_BOUNDS = tuple(4**k for k in range(14))
-
-
-OPERATIONS = {
-    Task.CHAT: "chat",
-    Task.COMPLETIONS: "text_completion",
-    Task.EMBEDDINGS: "embeddings",
-}
-"""OpenTelemetry's `gen_ai.operation.name`."""
 
 
 class OutcomeKind(StrEnum):

@@ -29,11 +29,12 @@ _MANAGED = _EVERY_ENGINE | {
 }
 _ON_GPU = _MANAGED | {"adapters", "gpus", "kv_cache", "residue", "engine_args"}
 KEYS_OF_ENGINE = {
-    "external": _EVERY_ENGINE | {"endpoints", "upstream_model", "api_key_env"},
+    "external": _EVERY_ENGINE | {"adapters", "endpoints", "upstream_model", "api_key_env"},
     "llamacpp": _MANAGED,
     "vllm": _ON_GPU,
     "emulated": _ON_GPU | {"service", "faults"},
 }
+_NO_ADAPTERS = "This engine loads none: remove them, or serve {} with the engine vllm"
 
 
 def check_models(models: Models, whole: Container[int]) -> Iterator[Finding]:
@@ -42,7 +43,8 @@ def check_models(models: Models, whole: Container[int]) -> Iterator[Finding]:
         at: Path = ("models", i)
         for key in sorted(entry.model_fields_set - KEYS_OF_ENGINE[entry.engine]):
             what = f"means nothing to the engine {entry.engine}"
-            yield Finding((*at, key), what, f"Remove it from {entry.id}")
+            remedy = _NO_ADAPTERS if key == "adapters" else "Remove it from {}"
+            yield Finding((*at, key), what, remedy.format(entry.id))
         if i in whole:
             yield from _needed(at, entry)
         if entry.min_replicas > max_replicas(entry):
@@ -59,6 +61,10 @@ def _needed(at: Path, entry: ModelEntry) -> Iterator[Finding]:
             remedy = "Add `endpoints: [http://127.0.0.1:9000]`"
             yield Finding((*at, "endpoints"), "missing: an external model needs one", remedy)
         return
+    for j, adapter in enumerate(entry.adapters):
+        if not adapter.source:
+            what = f"missing: the engine {entry.engine} loads it from somewhere"
+            yield Finding((*at, "adapters", j, "source"), what, "Add its path or repository")
     if not entry.weights:
         what = f"missing: the engine {entry.engine} needs to know how large the model is"
         yield Finding((*at, "weights"), what, "Add `weights: 16.1 GB`, the sum of its files")

@@ -31,8 +31,8 @@ class AdapterEntry(Entry):
 
     id: Name
     """The name clients ask for."""
-    source: Annotated[str, Field(min_length=1)]
-    """Where the adapter lies: a path, a Hugging Face repository or an s3:// URL."""
+    source: str = ""
+    """Where it lies: a path, a Hugging Face repository, an s3:// URL. External servers know."""
 
 
 class ServiceEntry(Entry):
@@ -86,7 +86,7 @@ class ModelEntry(Entry):
     aliases: list[Name] = []
     """Further names for the same model."""
     adapters: list[AdapterEntry] = []
-    """LoRA adapters served on this model's engines. Emulated and vLLM engines."""
+    """LoRA adapters served on this model's engines: emulated, vLLM, or external servers."""
     weights: Bytes | None = None
     """Bytes of all weights: the sum of the file sizes. Needed for every model but external ones."""
     parameters: Count | None = None

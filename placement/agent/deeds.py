@@ -219,8 +219,6 @@ class Deeds:
         await asyncio.gather(*(self._readapt(h) for h in resting if h.state.rung is Rung.SERVING))
 
     async def _readapt(self, held: Held) -> None:
-        if self.ledger.spec_now(held).adapters == held.spec.adapters:
-            return
         try:
             async with asyncio.timeout(_ADAPT_WALL_S):
                 await self.adapt(held)

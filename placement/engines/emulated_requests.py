@@ -157,12 +157,25 @@ def _message_text(message: _Message) -> str:
     return "".join(str(part.get("text", "")) for part in parts)
 
 
+def _template_tokens(messages: int) -> int:
+    """What a chat has beside its texts."""
+    return _MESSAGE_OVERHEAD_TOKENS * messages + _REPLY_OVERHEAD_TOKENS
+
+
+def chat_tokens(messages: list[dict[str, Any]]) -> tuple[int, list[str]] | Refused:
+    """Of a chat, the tokens that are no text, and the texts."""
+    try:
+        read = msgspec.convert(messages, list[_Message])
+    except msgspec.ValidationError as error:
+        return refuse(400, f"the request body is not valid: {error}")
+    return _template_tokens(len(read)), [_message_text(message) for message in read]
+
+
 def _parse_chat(body: _Chat, limits: Limits) -> Job | Refused:
     if not body.messages:
         return refuse(400, "messages must hold at least one message", "messages")
     texts = [_message_text(m) for m in body.messages]
-    overhead = _MESSAGE_OVERHEAD_TOKENS * len(texts) + _REPLY_OVERHEAD_TOKENS
-    tokens = overhead + sum(map(text_tokens, texts))
+    tokens = _template_tokens(len(texts)) + sum(map(text_tokens, texts))
     roles = (f"\n{m.role}:{t}" for m, t in zip(body.messages, texts, strict=True))
     tool, arguments = "", ""
     if body.tools and body.tool_choice not in (None, "auto", "none"):
@@ -205,7 +218,7 @@ def _inputs(given: str | list[str | int | list[int]]) -> Iterable[tuple[str, int
                 yield " ".join(map(str, ids)), max(len(ids), 1)
 
 
-def _unknown_model(model: str | None, limits: Limits) -> Refused | None:
+def unknown_model(model: str | None, limits: Limits) -> Refused | None:
     if model is None or model in limits.names:
         return None
     return refuse(404, f"The model `{model}` does not exist.", "model")
@@ -220,7 +233,7 @@ def _job(
     tool: str = "",
     arguments: str = "",
 ) -> Job | Refused:
-    unknown = _unknown_model(body.model, limits)
+    unknown = unknown_model(body.model, limits)
     if unknown is not None:
         return unknown
     problem = _problem(body, prompt_tokens, limits.longest_tokens)
@@ -285,7 +298,7 @@ def _natural_length(key: int) -> int:
 
 
 def _parse_embeddings(body: _Embeddings, limits: Limits) -> Job | Refused:
-    unknown = _unknown_model(body.model, limits)
+    unknown = unknown_model(body.model, limits)
     if unknown is not None:
         return unknown
     low, high = _DIMENSIONS

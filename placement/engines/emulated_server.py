@@ -22,11 +22,13 @@ from placement.engines.emulated_requests import (
     parse,
 )
 from placement.engines.emulated_text import Voice, embeddings_body
+from placement.engines.emulated_tokens import TOKEN_ROUTES, answer
+from placement.engines.translated import TRANSLATED, translate
 from placement.service_time import longest_tokens
 
 _CHUNK_GAP_WALL_US = 20_000
-_INFERENCE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-_OPEN = (*_INFERENCE, "/v1/models", "/health", "/metrics")
+_INFERENCE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", *TRANSLATED)
+_OPEN = (*_INFERENCE, *TOKEN_ROUTES, "/v1/models", "/health", "/metrics")
 
 
 class _Stream:
@@ -175,6 +177,9 @@ class EngineServer:
             await request.reply(401, error_body(401, "this path needs the node agent's token"))
         elif request.path in _INFERENCE:
             await self._inference(request)
+        elif request.path in TOKEN_ROUTES and request.method == "POST":
+            told = answer(request.path, request.body, self._limits())
+            await request.reply(told.status, told.body)
         elif request.method == "GET":
             await self._get(request)
         elif request.method == "POST":
@@ -219,10 +224,11 @@ class EngineServer:
         if request.method != "POST":
             await request.reply_json(405, {"detail": "Method Not Allowed"})
             return
-        spec = self.replica.spec
-        dimensions = 1024 if spec.weights_bytes >= 500_000_000 else 384
-        limits = Limits(self.replica.names, longest_tokens(spec), dimensions)
-        job = parse(request.path, request.body, limits)
+        translated = await translate(request)
+        if translated is None:
+            return
+        request = translated
+        job = parse(request.path, request.body, self._limits())
         if isinstance(job, Refused):
             await request.reply(job.status, job.body)
             return
@@ -238,6 +244,11 @@ class EngineServer:
             stream.fate.at_token if stream.fate.kind == "hang" else None,
         )
         await self._run(request, seq, stream)
+
+    def _limits(self) -> Limits:
+        spec = self.replica.spec
+        dimensions = 1024 if spec.weights_bytes >= 500_000_000 else 384
+        return Limits(self.replica.names, longest_tokens(spec), dimensions)
 
     async def _run(self, request: Request, seq: Sequence, stream: _Stream) -> None:
         self._streams[seq.seq_id] = seq, stream

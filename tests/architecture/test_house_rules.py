@@ -36,6 +36,8 @@ EDGES = {
     "placement.engines.emulated_http",
     "placement.engines.emulated_server",
     "placement.engines.llamacpp",
+    "placement.engines.llamacpp_tokens",
+    "placement.engines.translated",
     "prewarm.history",
     "prewarm.history_sql",
     "prewarm.loop",

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects import OPENAI
 from gateway.events import EventRelay
 from gateway.openai_api import (
     BadBodyError,
     Refusal,
-    error_event,
     has_text,
     parse_head,
     replace_model,
@@ -134,5 +134,7 @@ def test_usage_is_taken_from_the_last_events_and_never_made_up() -> None:
 
 
 def test_an_error_event_has_openais_shape() -> None:
-    error = json.loads(error_event(Refusal.DEADLINE, "late").removeprefix(b"data: "))["error"]
+    error = json.loads(OPENAI.error_event(Refusal.DEADLINE, "late").removeprefix(b"data: "))[
+        "error"
+    ]
     assert (error["type"], error["code"]) == ("timeout_error", "deadline_exceeded")

@@ -225,6 +225,27 @@ async def test_adapters_and_new_models_of_a_changed_catalog(bench: Bench) -> Non
     assert alive(bench.process("agent"))
 
 
+async def adapters_of(bench: Bench, replica_id: str) -> dict[str, str]:
+    """Adapters that an engine has loaded, and from where."""
+    async with httpx.AsyncClient() as client:
+        listed = await client.get(f"http://{bench.replica(replica_id).endpoint}/v1/models")
+    return {m["id"]: m["root"] for m in listed.json()["data"] if m["parent"]}
+
+
+async def test_adapters_follow_the_catalog_in_both_directions(bench: Bench) -> None:
+    await start(bench, "r0")
+    await start(bench, "parked", gpu_id=1)
+    for sources in ({"a": "1", "b": "1"}, {"b": "2"}, {}, {"a": "1"}):
+        adapters = tuple(Adapter(id=name, source=source) for name, source in sources.items())
+        changed = msgspec.structs.replace(SMALL, adapters=adapters)
+        await bench.fleet.reload(msgspec.structs.replace(CATALOG, models=(changed, BIG)))
+        assert await adapters_of(bench, "r0") == sources
+    await bench.done(Park, replica_id="parked")
+    await bench.fleet.reload(CATALOG)
+    await bench.done(Promote, replica_id="parked")
+    assert await adapters_of(bench, "parked") == {}
+
+
 async def test_new_adapters_reach_whoever_did_not_serve_when_they_came(bench: Bench) -> None:
     await start(bench, "parked")
     await bench.done(Park, replica_id="parked")

@@ -59,6 +59,30 @@ def only_problem(text: str) -> Problem:
 # What a good file means
 
 
+@pytest.mark.parametrize(
+    ("keys", "what", "remedy"),
+    [
+        ("engine: llamacpp\n  source: x.gguf\n  weights: 1 GB", "llamacpp", "with the engine vllm"),
+        ("engine: emulated\n  weights: 1 GB", "missing", "Add its path"),
+    ],
+)
+def test_adapters_want_an_engine_that_loads_them_and_a_place_to_load_from(
+    keys: str, what: str, remedy: str
+) -> None:
+    node = "fleet:\n  nodes:\n  - {id: n, gpus: 1, gpu: H100-80GB, host_memory: 99 GB}\n"
+    text = f"models:\n- id: m\n  {keys}\n  adapters: [{{id: tuned}}]\n{node}"
+    (problem, *_) = problems(text)
+    assert "adapters" in problem.field
+    assert what in problem.what
+    assert remedy in problem.remedy
+
+
+def test_adapters_of_an_external_server_have_a_name_alone() -> None:
+    text = "models:\n- id: m\n  engine: external\n  endpoints: [http://127.0.0.1:9000]\n"
+    (model,) = parse_catalog(text + "  adapters: [{id: tuned}]\n", "c.yaml").models
+    assert [adapter.id for adapter in model.adapters] == ["tuned"]
+
+
 def test_an_external_model_needs_a_name_and_an_address() -> None:
     catalog = parse_catalog(
         "models:\n- id: m\n  engine: external\n  endpoints: [http://127.0.0.1:9000]\n", "c.yaml"

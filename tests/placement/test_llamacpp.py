@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -159,3 +160,79 @@ def test_a_client_that_leaves_frees_its_slot(url: str) -> None:
     while "requests_processing 0" not in httpx.get(f"{url}/metrics").text:
         assert time.monotonic() < give_up
         time.sleep(0.01)
+
+
+@pytest.mark.integration
+def test_responses_and_messages_are_answered_by_the_same_model(
+    client: openai.OpenAI, url: str
+) -> None:
+    response = client.responses.create(
+        model="small", input=QUESTION, temperature=0, max_output_tokens=20
+    )
+    assert "Paris" in response.output_text
+    assert response.usage is not None
+    assert response.usage.output_tokens > 3
+    events = list(
+        client.responses.create(
+            model="small", input=QUESTION, temperature=0, max_output_tokens=20, stream=True
+        )
+    )
+    said = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert said == response.output_text
+    asked: Any = {"model": "small", "messages": QUESTION, "max_tokens": 20}
+    asked["extra_body"] = {"temperature": 0}  # the package has no argument for it any more
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as theirs:
+        message = theirs.messages.create(**asked)
+        assert message.content[0].text == response.output_text
+        with theirs.messages.stream(**asked) as stream:
+            assert stream.get_final_text() == response.output_text
+            assert stream.get_final_message().usage.output_tokens == message.usage.output_tokens
+
+
+@pytest.mark.integration
+def test_tokens_are_those_that_usage_counts_and_come_back_as_their_text(
+    client: openai.OpenAI, url: str
+) -> None:
+    def ask(path: str, **body: Any) -> Any:
+        answer = httpx.post(f"{url}{path}", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    chat = client.chat.completions.create(model="small", messages=QUESTION, max_tokens=1)
+    assert chat.usage is not None
+    told = ask("/tokenize", model="small", messages=QUESTION)
+    assert told["count"] == len(told["tokens"]) == chat.usage.prompt_tokens
+    counted = ask("/v1/messages/count_tokens", model="small", messages=QUESTION)
+    assert counted == {"input_tokens": told["count"]}
+    text = "Tide and time, größer 潮"
+    told = ask("/tokenize", prompt=text, return_token_strs=True)
+    assert told["max_model_len"] == 2048
+    assert len(told["token_strs"]) == told["count"] > 3
+    assert ask("/detokenize", tokens=told["tokens"]) == {"prompt": text}
+    completion = client.completions.create(model="small", prompt=text, max_tokens=1)
+    assert completion.usage is not None
+    assert completion.usage.prompt_tokens == told["count"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/tokenize", {"prompt": 5}, 400),
+        ("/tokenize", {"prompt": "x", "model": "nobody"}, 404),
+        ("/tokenize", {"messages": []}, 400),
+        ("/detokenize", {"tokens": [10**9]}, 400),
+        ("/detokenize", {"tokens": [-1]}, 400),
+        ("/v1/messages/count_tokens", {"messages": [], "model": "small"}, 400),
+        ("/v1/messages", {"messages": QUESTION}, 400),
+        ("/v1/messages", {"messages": QUESTION, "max_tokens": 1, "model": "nobody"}, 404),
+        ("/v1/responses", {"input": 5}, 400),
+    ],
+)
+def test_bad_requests_of_the_further_routes_are_told(
+    url: str, path: str, body: dict[str, Any], status: int
+) -> None:
+    answer = httpx.post(f"{url}{path}", json=body, timeout=60)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["message"]
+    assert (answer.json().get("type") == "error") is path.startswith("/v1/messages")
