@@ -22,6 +22,7 @@ from placement.catalog import ModelSpec, Tenant
 US = 1_000_000
 DEADLINE_US_MAX = 3600 * US
 TIMEOUT_HEADER = "x-request-timeout-ms"
+_TIMEOUT_HEADER = TIMEOUT_HEADER.encode()
 
 
 class Denied(NamedTuple):
@@ -79,7 +80,10 @@ class Desk:
         if self.stopping:
             return Denied(Refusal.STOPPING, "the gateway is stopping: try again in a moment")
         header = request.header
-        tenant = self.tenant_of(header.get(b"authorization", b""), header.get(b"x-api-key", b""))
+        given = header.get(b"authorization", b"")
+        tenant: Tenant | str | None = self.gate.tenant_by_header.get(given)
+        if tenant is None:
+            tenant = self.tenant_of(given, header.get(b"x-api-key", b""))
         if isinstance(tenant, str):
             return Denied(Refusal.NO_KEY, tenant)
         try:
@@ -122,7 +126,12 @@ class Desk:
         elif scheme.lower() != b"bearer":
             return "the Authorization header must be `Bearer YOUR_KEY`"
         digest = hashlib.sha256(key.strip()).digest()
-        return self.gate.tenant_by_key.get(digest) or "this API key is not known here"
+        tenant = self.gate.tenant_by_key.get(digest)
+        if tenant is None:
+            return "this API key is not known here"
+        if authorization:
+            self.gate.remember(authorization, tenant)
+        return tenant
 
     def _deny(
         self,
@@ -177,7 +186,7 @@ def _unfit(
     if task is not None and task not in spec.tasks:
         message = f"`{asked}` does not serve {task}; it serves: {', '.join(spec.tasks)}"
         return Denied(Refusal.WRONG_TASK, message, "model", spec.id)
-    if spec.managed and spec.engine not in route.kinds:
+    if spec.engine not in route.kinds and spec.managed:
         message = f"the engine of `{asked}` ({spec.engine}) does not serve {route.path}"
         return Denied(Refusal.UNSUPPORTED_ROUTE, message, "model", spec.id)
     if head.needs_state and spec.managed:
@@ -196,7 +205,7 @@ def _is_retry(count: bytes) -> bool:
 
 def _timeout_us(request: Request, spec: ModelSpec) -> int:
     """How long the client waits for the first byte; 0 where its header makes no sense."""
-    given = request.header.get(TIMEOUT_HEADER.encode())
+    given = request.header.get(_TIMEOUT_HEADER)
     if given is None:
         return spec.deadline_us
     if not given.isdigit():

@@ -28,6 +28,7 @@ log = logging.getLogger("warmtide.gateway")
 US = 1_000_000
 PATROL_WALL_S = 0.1
 LANE_REST_US = 500_000
+REMEMBERED_MAX = 1024
 LANE_REST_US_MAX = 30 * US
 GONE_WALL_S = 0.75
 """Who fails twice in a row may be a process that is gone. Its agent looks every half second: until
@@ -90,6 +91,8 @@ class Gate:
             for tenant in catalog.tenants
             for digest in tenant.key_sha256
         }
+        self.tenant_by_header: dict[bytes, Tenant] = {}
+        """Of keys that were checked: a digest each time would cost as much as routing."""
         self.admission.held_max = catalog.policy.held_per_model_max
         self.specs.update({spec.id: spec for spec in catalog.models})
         self._departed = self.specs.keys() - {spec.id for spec in catalog.models}
@@ -99,6 +102,12 @@ class Gate:
         for model_id in self.table.update_external(catalog):
             self.admission.wake(model_id, self.now_us())
         self.on_snapshot(self.snapshot)
+
+    def remember(self, authorization: bytes, tenant: Tenant) -> None:
+        """Whose this header is, until the catalog changes or too many are known."""
+        if len(self.tenant_by_header) >= REMEMBERED_MAX:
+            self.tenant_by_header.clear()
+        self.tenant_by_header[authorization] = tenant
 
     # --- services to journeys
 

@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from gateway import state_dir
-from gateway.recorder import history_file
 from gateway.words import FAILED, BadInputError, fail, say
 from placement.catalog_units import UnitError, parse_time_us
 from placement.clock import wall_us
-from prewarm.history import NoHistoryError, read_rows
-from prewarm.windows import HistoryRow
+
+if TYPE_CHECKING:
+    from prewarm.windows import HistoryRow
 
 app = typer.Typer(help="Look at the demand of the past.", no_args_is_help=True)
 
@@ -71,7 +71,9 @@ def export(
 
 def _rows(
     state: Path | None, model: str | None, width: str, last: str, *, as_json: bool
-) -> list[HistoryRow]:
+) -> "list[HistoryRow]":
+    from prewarm.history import NoHistoryError, read_rows
+
     if width not in WIDTHS_S:
         raise BadInputError(f"--width {width}: rows are {', '.join(WIDTHS_S)} wide")
     try:
@@ -80,7 +82,7 @@ def _rows(
         raise BadInputError(f"--last {last}: {error}") from None
     folder = state_dir.named(state)
     card = state_dir.read_card(folder)
-    path = history_file(folder, None if card is None else card.time_scale)
+    path = state_dir.history_file(folder, None if card is None else card.time_scale)
     try:
         # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.
         rows = list(read_rows(path, WIDTHS_S[width], model=model))
@@ -90,7 +92,7 @@ def _rows(
     return [row for row in rows if row.start_us >= now_us - last_us]
 
 
-def _print(rows: list[HistoryRow]) -> None:
+def _print(rows: "list[HistoryRow]") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -113,7 +115,7 @@ def _print(rows: list[HistoryRow]) -> None:
         console.print(f"the last {SHOWN_MAX} of {len(rows)} rows; --json shows all")
 
 
-def _write_counts(rows: Iterable[HistoryRow], width_us: int, file: IO[str]) -> None:
+def _write_counts(rows: "Iterable[HistoryRow]", width_us: int, file: IO[str]) -> None:
     """Windows that were not watched whole are holes, and so are those that are absent."""
     counts: dict[int, dict[str, Any]] = {}
     models: dict[str, None] = {}

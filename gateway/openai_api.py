@@ -249,6 +249,11 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**15 - 1)]
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
+_USAGE = re.compile(
+    rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*(\d{1,15})\b[^{}]*?'
+    rb'"completion_tokens"\s*:\s*(\d{1,15})\b'
+)
+"""As engines mostly write it; the other two find it in any order."""
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
 
@@ -287,6 +292,9 @@ def usage_in(tail: bytes) -> Usage | None:
     at = tail.rfind(b'"usage"')
     if at < 0:
         return None
+    usual = _USAGE.match(tail, at)
+    if usual is not None:
+        return Usage(int(usual[1]), int(usual[2]))
     prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
     if prompt is None and completion is None:
         return None

@@ -204,10 +204,8 @@ class RoutingTable:
 def upstream_name(spec: ModelSpec, asked: str) -> str:
     """The name to ask an engine for: ours were started under their model's id, whatever aliases
     the catalog has by now; others' have a name of their own, or take the client's."""
-    if spec.managed:
-        return spec.id if asked in spec.aliases else asked
     if not spec.upstream_model:
-        return asked
+        return spec.id if asked in spec.aliases and spec.managed else asked
     adapters = {adapter.id for adapter in spec.adapters}
     return asked if asked in adapters else spec.upstream_model
 

@@ -103,6 +103,14 @@ def read_card(state_dir: Path) -> Card | None:
     return _read(state_dir / CARD, Card)
 
 
+def history_file(folder: Path, time_scale: float | None) -> Path:
+    """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
+    real, scaled = folder / "history.db", folder / "history-scaled.db"
+    if time_scale is None:
+        return real if real.exists() or not scaled.exists() else scaled
+    return real if time_scale == 1.0 else scaled
+
+
 def no_gateway(state_dir: Path) -> str:
     """Why there is nobody to ask, and what to do."""
     phase = read_phase(state_dir)

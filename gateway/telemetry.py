@@ -4,18 +4,15 @@ In: one `Record` when a request ends. Out: counts and percentiles of the recent 
 pages. Never: asks the engine, estimates a token, keeps more than a bounded number of samples.
 """
 
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-
-import numpy as np
-from numpy.typing import NDArray
 
 from placement.catalog import Frozen
 
 SAMPLES_MAX = 2048
-SETTLE_EVERY = 1024
-Ints = NDArray[np.int64]
+COUNT_EVERY = 1024
 
 # Buckets that OpenTelemetry advises for the gen_ai.* histograms, spans in microseconds; those of
 # TTFT go on up to the longest deadlines.
@@ -46,50 +43,21 @@ class OutcomeKind(StrEnum):
 
 
 class Histogram:
-    """Counts by upper bound, the last one without bound; the latest samples for percentiles.
+    """Counts by upper bound, the last one without bound; the latest samples for percentiles."""
 
-    `add` only keeps the sample: samples are sorted in by the thousand, or when somebody looks.
-    """
-
-    __slots__ = ("_bounds", "_counts", "_fresh", "_latest", "_total", "add")
+    __slots__ = ("bounds", "counts", "latest", "total")
 
     def __init__(self, bounds: tuple[int, ...]) -> None:
-        self._bounds = np.array(bounds)
-        self._counts: Ints = np.zeros(len(bounds) + 1, np.int64)
-        self._total = 0
-        self._latest: deque[int] = deque(maxlen=SAMPLES_MAX)
-        self._fresh: list[int] = []
-        self.add = self._fresh.append
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0
+        self.latest: deque[int] = deque(maxlen=SAMPLES_MAX)
 
-    @property
-    def bounds(self) -> list[int]:
-        bounds: list[int] = self._bounds.tolist()
-        return bounds
-
-    @property
-    def counts(self) -> list[int]:
-        self.settle()
-        counts: list[int] = self._counts.tolist()
-        return counts
-
-    @property
-    def total(self) -> int:
-        self.settle()
-        return self._total
-
-    @property
-    def latest(self) -> deque[int]:
-        self.settle()
-        return self._latest
-
-    def settle(self) -> None:
-        """Sort in what was added since."""
-        if self._fresh:
-            places = np.searchsorted(self._bounds, self._fresh)
-            self._counts += np.bincount(places, minlength=len(self._counts))
-            self._total += sum(self._fresh)
-            self._latest.extend(self._fresh)
-            self._fresh.clear()
+    def add(self, samples: Sequence[int]) -> None:
+        for sample in samples:
+            self.counts[bisect_left(self.bounds, sample)] += 1
+        self.total += sum(samples)
+        self.latest.extend(samples)
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -115,12 +83,11 @@ class ModelTelemetry:
     """Counts since start and the latest samples of one model."""
 
     __slots__ = (
-        "_added", "cold_starts", "durations", "held", "itl", "offered", "outcomes",
-        "output_tokens", "prompt_tokens", "refused", "ttft",
+        "cold_starts", "durations", "held", "itl", "offered", "outcomes", "output_tokens",
+        "prompt_tokens", "refused", "ttft",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._added = 0
         self.offered = 0
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.refused: Counter[str] = Counter()
@@ -133,51 +100,54 @@ class ModelTelemetry:
         self.itl = Histogram(ITL_BOUNDS_US)
         self.held = Histogram(TTFT_BOUNDS_US)
 
-    def add(self, record: Record) -> None:
-        self._added += 1
-        if not self._added % SETTLE_EVERY:
-            self._settle()
-        self.offered += not record.retry
-        self.outcomes[record.outcome] += 1
-        if record.outcome is OutcomeKind.REFUSED:
-            self.refused[record.code] += 1
-        if record.cold:
-            self.cold_starts[record.rung or "unserved"] += 1
-        if record.held_us:
-            self.held.add(record.held_us)
-        if record.ttft_us:
-            self.ttft.add(record.ttft_us)
-        if record.itl_us:
-            self.itl.add(record.itl_us)
-        if record.prompt_tokens:
-            self.prompt_tokens.add(record.prompt_tokens)
-        if record.output_tokens:
-            self.output_tokens.add(record.output_tokens)
-        if record.duration_us:
-            durations = self.durations.get((record.operation, record.code))
-            (durations or self._new_durations(record)).add(record.duration_us)
-
-    def _settle(self) -> None:
-        fixed = (self.ttft, self.itl, self.held, self.prompt_tokens, self.output_tokens)
-        for histogram in (*fixed, *self.durations.values()):
-            histogram.settle()
-
-    def _new_durations(self, record: Record) -> Histogram:
-        made = self.durations[record.operation, record.code] = Histogram(DURATION_BOUNDS_US)
-        return made
+    def add(self, records: Sequence[Record]) -> None:
+        refused = OutcomeKind.REFUSED
+        self.offered += sum(not r.retry for r in records)
+        self.outcomes.update(r.outcome for r in records)
+        self.refused.update(r.code for r in records if r.outcome is refused)
+        self.cold_starts.update(r.rung or "unserved" for r in records if r.cold)
+        self.held.add([r.held_us for r in records if r.held_us])
+        self.ttft.add([r.ttft_us for r in records if r.ttft_us])
+        self.itl.add([r.itl_us for r in records if r.itl_us])
+        self.prompt_tokens.add([r.prompt_tokens for r in records if r.prompt_tokens])
+        self.output_tokens.add([r.output_tokens for r in records if r.output_tokens])
+        spans: dict[tuple[str, str], list[int]] = {}
+        for record in records:
+            if record.duration_us:
+                spans.setdefault((record.operation, record.code), []).append(record.duration_us)
+        for key, spans_us in spans.items():
+            if key not in self.durations:
+                self.durations[key] = Histogram(DURATION_BOUNDS_US)
+            self.durations[key].add(spans_us)
 
 
 class Telemetry:
-    """All models. Counts of models that left the catalog stay: their requests happened."""
+    """All models. Counts of models that left the catalog stay: their requests happened.
+
+    A request only leaves its record; records are counted by the thousand, or when somebody looks.
+    """
 
     def __init__(self) -> None:
-        self.models: dict[str, ModelTelemetry] = {}
+        self._models: dict[str, ModelTelemetry] = {}
+        self._fresh: list[Record] = []
 
     def add(self, record: Record) -> None:
-        model = self.models.get(record.model_id)
-        if model is None:
-            model = self.models[record.model_id] = ModelTelemetry()
-        model.add(record)
+        self._fresh.append(record)
+        if len(self._fresh) >= COUNT_EVERY:
+            self._count()
+
+    @property
+    def models(self) -> dict[str, ModelTelemetry]:
+        self._count()
+        return self._models
+
+    def _count(self) -> None:
+        by_model: dict[str, list[Record]] = {}
+        for record in self._fresh:
+            by_model.setdefault(record.model_id, []).append(record)
+        self._fresh.clear()
+        for model_id, records in by_model.items():
+            self._models.setdefault(model_id, ModelTelemetry()).add(records)
 
 
 def percentile(samples: Iterable[int], share: float) -> int | None:

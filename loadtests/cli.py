@@ -14,7 +14,6 @@ import typer
 from gateway import completing
 from gateway.state_dir import named
 from gateway.words import BAD_INPUT, FAILED, fail, say
-from loadtests.private_file import private_text
 from loadtests.trace_places import GENERATED, demo_trace, traces_folder, traces_in
 
 if TYPE_CHECKING:
@@ -182,6 +181,7 @@ def _named(trace: str) -> str:
 def key_from(path: Path | None) -> str:
     """The API key from its file, which must be nobody else's to read."""
     from loadtests.arrivals import AskedError
+    from loadtests.private_file import private_text
 
     if path is None:
         return ""

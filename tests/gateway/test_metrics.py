@@ -46,8 +46,8 @@ async def test_a_gateway_that_was_never_asked_has_metrics_too() -> None:
 
 def test_a_histogram_counts_each_span_once_under_its_bound() -> None:
     spans = Histogram((10, 20))
-    for span_us in (1, 10, 11, 20, 21, 1000):
-        spans.add(span_us)
+    spans.add([1, 10, 11])
+    spans.add([20, 21, 1000])
     assert spans.counts == [2, 2, 2]
     assert spans.total == 1063
 
