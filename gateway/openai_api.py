@@ -250,8 +250,8 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**15 - 1)]
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _USAGE = re.compile(
-    rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*(\d{1,15})\b[^{}]*?'
-    rb'"completion_tokens"\s*:\s*(\d{1,15})\b'
+    rb'"usage": ?\{"prompt_tokens": ?(\d{1,15}), ?(?:"total_tokens": ?\d{1,15}, ?)?'
+    rb'"completion_tokens": ?(\d{1,15})\b'
 )
 """As engines mostly write it; the other two find it in any order."""
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
