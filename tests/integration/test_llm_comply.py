@@ -46,8 +46,53 @@ EMULATED_CHAT = {
     "chat-error-handling": PASSES,
 }
 
+NO_PICTURES = Check(
+    "failed",
+    "translated to chat for an engine that reads text only: a 400 says so",
+    ("HTTP 400 (expected [200])",),
+)
+NOTHING_KEPT = Check("failed", "no answers are kept here: a 501 says so", ("HTTP 501 (expected",))
+
+EMULATED_RESPONSES = {
+    "basic-response": PASSES,
+    "system-prompt": PASSES,
+    "multi-turn": PASSES,
+    "tool-calling": PASSES,
+    "streaming-response": PASSES,
+    "streaming-usage": PASSES,
+    "image-input": NO_PICTURES,
+    "assistant-phase": PASSES,
+    "response-output-phase-schema": PASSES,
+    "compact-response": NOTHING_KEPT,
+    "compact-missing-model": NOTHING_KEPT,
+    "reasoning-summary": Check(
+        "failed",
+        "an emulated engine reasons about nothing, so there is nothing to sum up",
+        ("response.reasoning.summary is null",),
+    ),
+    "error-handling": PASSES,
+}
+
+EMULATED_MESSAGES = {
+    "anth-basic-response": PASSES,
+    "anth-system-prompt": PASSES,
+    "anth-multi-turn": PASSES,
+    "anth-tool-calling": PASSES,
+    "anth-streaming-response": PASSES,
+    "anth-streaming-usage": PASSES,
+    "anth-image-input": NO_PICTURES,
+    "anth-thinking-display": Check(
+        "skipped",
+        "by its name it does not think",
+        ("extended thinking requires",),
+    ),
+    "anth-error-handling": PASSES,
+}
+
 PARTS: dict[str, Mapping[str, Check]] = {
     "openai-chat": EMULATED_CHAT,
+    "open-responses": EMULATED_RESPONSES,
+    "anthropic": EMULATED_MESSAGES,
 }
 """llm-comply's formats, each with what its checks come to on an emulated engine."""
 

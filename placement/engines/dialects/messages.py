@@ -98,6 +98,16 @@ class _Request(_Counted, kw_only=True, forbid_unknown_fields=True):
     service_tier: str | None = None
 
 
+_NO_TEXT = {"type": "text", "text": "", "citations": None}
+_UNKNOWN_USAGE = dict.fromkeys(
+    (
+        *("cache_creation", "cache_creation_input_tokens", "cache_read_input_tokens"),
+        *("inference_geo", "output_tokens_details", "server_tool_use", "service_tier"),
+    )
+)
+"""Fields that strict readers want to see, and that these engines know nothing of."""
+
+
 class MessagesTranslation(Translation):
     """One request to `/v1/messages`."""
 
@@ -121,7 +131,7 @@ class MessagesTranslation(Translation):
 
     def document(self) -> dict[str, Any]:
         content = [self._block(item) for item in self.items]
-        return self._message(content or [{"type": "text", "text": ""}]) | {
+        return self._message(content or [_NO_TEXT]) | {
             "stop_reason": self._stop_reason(),
             "stop_sequence": self.stop_text,
         }
@@ -163,7 +173,9 @@ class MessagesTranslation(Translation):
             "content": content,
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": self._usage(),
+            "stop_details": None,
+            "container": None,
+            "usage": self._usage() | _UNKNOWN_USAGE,
         }
 
     def _usage(self) -> dict[str, int]:
@@ -181,10 +193,11 @@ class MessagesTranslation(Translation):
     @staticmethod
     def _empty(item: Item) -> dict[str, Any]:
         if item.kind == "call":
-            return {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}}
+            call = {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}}
+            return call | {"caller": {"type": "direct"}}
         if item.kind == "reasoning":
             return {"type": "thinking", "thinking": "", "signature": ""}
-        return {"type": "text", "text": ""}
+        return _NO_TEXT
 
     def _block(self, item: Item) -> dict[str, Any]:
         key = {"call": "input", "reasoning": "thinking", "text": "text"}[item.kind]
