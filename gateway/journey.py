@@ -287,7 +287,13 @@ class Journey(Ticket):
             self._refuse(Refusal.STOPPING, message, US)
 
     def client_left(self) -> None:
-        self._end(OutcomeKind.CANCELLED)
+        """Clients may leave at the last event: they need not wait for the end of its framing."""
+        relay = self._relay
+        if relay is not None and relay.whole and not self._unread_since_us:
+            outcome, usage = relay.told()
+            self._end(outcome, usage=usage, at_us=relay.last_us)
+        else:
+            self._end(OutcomeKind.CANCELLED)
 
     def half_closed(self) -> bool:
         """A closed sending side is how leaving looks; whoever only half left is told the rule."""

@@ -86,15 +86,24 @@ class Relay:
         elif not events.done and (self._lane.spec.managed or events.rest()):
             self.fault = "the stream ended before its last event"
 
+    @property
+    def whole(self) -> bool:
+        """All of a stream is with the client, its last event too."""
+        return self._stream and self.begun and self.events.done and not self.events.rest()
+
+    def told(self) -> tuple[OutcomeKind, Usage | None]:
+        """How a whole stream ended: one that told of an error itself was cut."""
+        cut = self.events.error
+        return OutcomeKind.CUT if cut else OutcomeKind.ANSWERED, self.events.usage()
+
     def finish(self) -> tuple[OutcomeKind, Usage | None]:
-        """End the reply of a good answer; a stream that told of an error itself was cut."""
+        """End the reply of a good answer."""
         if self._stream:
             rest = self.events.rest()
             if rest:
                 self._reply.chunk(rest + b"\n\n")
             self._reply.finish()
-            cut = self.events.error
-            return OutcomeKind.CUT if cut else OutcomeKind.ANSWERED, self.events.usage()
+            return self.told()
         body = b"".join(self._whole)
         if self.begun:
             self._reply.finish()

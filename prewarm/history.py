@@ -254,5 +254,7 @@ def read_rows(
         db = sql.connect_to_read(path, busy_ms=_BUSY_MS)
         with contextlib.closing(db):
             yield from sql.rows(db, width_s, model, from_us, to_us)
+    except sql.EmptyError:
+        return
     except (sqlite3.Error, sql.UnreadableError, msgspec.MsgspecError) as error:
         raise NoHistoryError(f"{path} cannot be read: {error}") from None

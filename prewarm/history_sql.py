@@ -39,6 +39,10 @@ class UnreadableError(Exception):
     """The file is no history of ours; the text says what it is."""
 
 
+class EmptyError(Exception):
+    """The file has only just been made: nothing is in it yet."""
+
+
 def connect(path: Path, *, busy_ms: int) -> sqlite3.Connection:
     """Open to write. Raises `UnreadableError`, or `sqlite3.Error` where another try may help.
 
@@ -61,17 +65,21 @@ def connect(path: Path, *, busy_ms: int) -> sqlite3.Connection:
 
 
 def connect_to_read(path: Path, *, busy_ms: int) -> sqlite3.Connection:
-    """Open beside a writer, changing nothing."""
+    """Open beside a writer, changing nothing. Raises `EmptyError`, `UnreadableError`."""
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=busy_ms / 1000)
     try:
-        _check(db)
+        there = _check(db)
     except BaseException:
         db.close()
         raise
+    if not there:
+        db.close()
+        raise EmptyError
     return db
 
 
-def _check(db: sqlite3.Connection) -> None:
+def _check(db: sqlite3.Connection) -> bool:
+    """Whether there are tables of ours already. Raises `UnreadableError`."""
     try:
         (magic,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -84,6 +92,7 @@ def _check(db: sqlite3.Connection) -> None:
             f"written by another program or a newer Warmtide (version {version}; this one reads "
             f"{VERSION})"
         )
+    return bool(version)
 
 
 def put(db: sqlite3.Connection, window: Window) -> None:

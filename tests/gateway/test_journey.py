@@ -14,6 +14,7 @@ from tests.builders import catalog, model
 from tests.gateway.world import (
     DONE,
     ROLE,
+    USAGE,
     Engine,
     Reply,
     Seen,
@@ -233,6 +234,30 @@ async def test_a_client_that_leaves_frees_the_engine_at_once() -> None:
         await asyncio.wait_for(engine.seen[0].gone.wait(), 5)
         await until(lambda: sum(running.gate.in_flight().values()) == 0)
         assert running.gate.telemetry.models["small"].outcomes[OutcomeKind.CANCELLED] == 1
+
+
+async def test_a_client_that_leaves_at_the_last_event_has_got_its_answer() -> None:
+    """Official clients do: they need not wait for the end of the framing."""
+
+    async def lingers(seen: Seen, reply: Reply) -> None:
+        await reply.head()
+        for data in (ROLE, event("one "), USAGE, DONE):
+            await reply.chunk(data)
+        await seen.gone.wait()
+
+    async with Engine(lingers) as engine, gateway(ONE_MODEL) as running:
+        running.fleet.put("a", "small", engine)
+        async with (
+            httpx.AsyncClient(base_url=running.url) as client,
+            client.stream("POST", "/v1/chat/completions", json=chat(stream=True)) as response,
+        ):
+            lines = response.aiter_lines()
+            while await anext(lines) != "data: [DONE]":
+                pass
+        await until(lambda: sum(running.gate.in_flight().values()) == 0)
+        seen = running.gate.telemetry.models["small"]
+        assert seen.outcomes == {OutcomeKind.ANSWERED: 1}
+        assert seen.output_tokens.total == 2
 
 
 async def test_a_slow_reader_slows_its_engine_and_nobody_buffers_the_rest() -> None:

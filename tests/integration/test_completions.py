@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 BIN = Path(sys.executable).parent
 ASK = """
-eval "$(warmtide --show-completion)"
+eval "$(warmtide --show-completion bash)"
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
 _warmtide_completion warmtide
@@ -24,7 +24,9 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def environment(home: Path, **more: str) -> dict[str, str]:
     return {
         **{"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": str(home)},
-        **{"XDG_STATE_HOME": str(home), "SHELL": "/bin/bash", **more},
+        **{"XDG_STATE_HOME": str(home), "SHELL": "/bin/bash"},
+        # The shell is named: looking for it among all processes fails where one ends meanwhile.
+        **{"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", **more},
     }
 
 
@@ -100,7 +102,7 @@ def test_models_come_from_the_gateway_that_runs(home: Path) -> None:
 
 def test_where_we_have_no_words_the_shell_offers_files(home: Path) -> None:
     assert bash("up", "--catalog", "mi", home=home) == []
-    script = 'eval "$(warmtide --show-completion)"; complete -p warmtide'
+    script = 'eval "$(warmtide --show-completion bash)"; complete -p warmtide'
     assert "-o default" in in_bash(script, home=home), "bash then completes files"
     assert zsh("warmtide up --catalog mi", home) == "_files\n"
     assert zsh("warmtide catalog check ", home) == "_files\n"
@@ -114,7 +116,7 @@ def test_zsh_hears_values_with_what_they_mean(home: Path) -> None:
 
 
 def test_installing_writes_the_script_and_names_it_in_the_settings(home: Path) -> None:
-    in_bash("warmtide --install-completion", home=home)
+    in_bash("warmtide --install-completion bash", home=home)
     installed = home / ".bash_completions" / "warmtide.sh"
     assert str(installed) in (home / ".bashrc").read_text()
     after = f"source {installed}; complete -p warmtide"
