@@ -301,7 +301,7 @@ class Journey(Ticket):
         if not self._reply.committed:
             message = "the connection was half closed: keep it open until the answer has come"
             self._reply.refuse(Refusal.HALF_CLOSED, message)
-        self._end(OutcomeKind.CANCELLED)
+        self.client_left()
         return False
 
     def pause(self) -> None:
