@@ -124,8 +124,8 @@ async def test_5000_idle_connections_fit_in_250_mb_and_are_still_served(
 
 def test_a_low_hard_limit_is_used_to_the_last_and_told() -> None:
     code = (
-        "import resource; from gateway.serving import raise_open_files; "
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096)); raise_open_files(); "
+        "import resource; from gateway.limits import allow_many_sockets; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096)); allow_many_sockets(); "
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
