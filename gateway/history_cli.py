@@ -20,7 +20,7 @@ from gateway.recorder import history_file
 from gateway.words import FAILED, BadInputError, fail, say
 from placement.catalog_units import UnitError, parse_time_us
 from placement.clock import wall_us
-from prewarm.history import NoHistoryError, read_rows
+from prewarm.history import NoHistoryError, newest_start_us, read_rows
 from prewarm.windows import HistoryRow
 
 app = typer.Typer(help="Look at the demand of the past.", no_args_is_help=True)
@@ -81,13 +81,13 @@ def _rows(
     folder = state_dir.named(state)
     card = state_dir.read_card(folder)
     path = history_file(folder, None if card is None else card.time_scale)
+    width_s = WIDTHS_S[width]
     try:
         # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.
-        rows = list(read_rows(path, WIDTHS_S[width], model=model))
+        now_us = max(wall_us(), newest_start_us(path, width_s))
+        return list(read_rows(path, width_s, model=model, from_us=now_us - last_us))
     except NoHistoryError as error:
         fail(f"{error}", as_json=as_json, code=FAILED)
-    now_us = max([wall_us(), *(row.start_us for row in rows[-1:])])
-    return [row for row in rows if row.start_us >= now_us - last_us]
 
 
 def _print(rows: list[HistoryRow]) -> None:
