@@ -21,6 +21,7 @@ from gateway.checks import UnfitError, check_fit
 from gateway.desk import AdminDesk, Desk
 from gateway.gate import Gate
 from gateway.hot_protocol import TICK_WALL_S, HotProtocol
+from gateway.plugins import FLEETS
 from gateway.recorder import Recorder
 from gateway.scraper import Scraper
 from gateway.tracing import Tracing, check_tracing
@@ -39,7 +40,6 @@ NODES_TOLD_MAX = 8
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
-FLEETS = "warmtide.fleets"
 START_LOOK_WALL_S = 0.1
 Tell = Callable[[str, str], None]
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
