@@ -64,7 +64,7 @@ class _Guard:
 
 
 class NodesChangedError(Exception):
-    """A reload may change models, tenants and policy; nodes only by a restart."""
+    """A reload changes models, tenants, policy and telemetry; the fleet itself only a restart."""
 
 
 class _Admin:

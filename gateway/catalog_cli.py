@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from gateway import state_dir
-from gateway.words import FAILED, fail, say
+from gateway.words import BAD_INPUT, FAILED, fail, say
 
 if TYPE_CHECKING:
     from placement.catalog import Catalog
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Check, show and apply catalogs.", no_args_is_help=True)
 
-BAD_INPUT = 2
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Of the running gateway.")]
 WIDTH_MIN = 100
 """Narrower, and names of models are cut; a pipe would get 80."""
@@ -94,7 +93,8 @@ def apply(
         return
     kinds = ("added", "changed", "removed")
     told = [f"{kind}: {', '.join(answer[kind])}" for kind in kinds if answer[kind]]
-    told += [kind for kind in ("tenants", "policy") if answer[f"{kind}_changed"]]
+    sections = ("tenants", "policy", "telemetry")
+    told += [section for section in sections if answer[f"{section}_changed"]]
     typer.echo("\n".join([f"catalog {answer['version']} is in force", *(told or ["no change"])]))
 
 

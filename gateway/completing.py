@@ -10,8 +10,7 @@ from pathlib import Path
 import typer
 
 from gateway import state_dir
-
-FLEETS = "warmtide.fleets"
+from gateway.plugins import FLEETS
 
 
 def fleets(incomplete: str) -> list[str]:

@@ -72,7 +72,7 @@ def export(
 def _rows(
     state: Path | None, model: str | None, width: str, last: str, *, as_json: bool
 ) -> "list[HistoryRow]":
-    from prewarm.history import NoHistoryError, read_rows
+    from prewarm.history import NoHistoryError, newest_start_us, read_rows
 
     if width not in WIDTHS_S:
         raise BadInputError(f"--width {width}: rows are {', '.join(WIDTHS_S)} wide")
@@ -83,13 +83,13 @@ def _rows(
     folder = state_dir.named(state)
     card = state_dir.read_card(folder)
     path = state_dir.history_file(folder, None if card is None else card.time_scale)
+    width_s = WIDTHS_S[width]
     try:
         # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.
-        rows = list(read_rows(path, WIDTHS_S[width], model=model))
+        now_us = max(wall_us(), newest_start_us(path, width_s))
+        return list(read_rows(path, width_s, model=model, from_us=now_us - last_us))
     except NoHistoryError as error:
         fail(f"{error}", as_json=as_json, code=FAILED)
-    now_us = max([wall_us(), *(row.start_us for row in rows[-1:])])
-    return [row for row in rows if row.start_us >= now_us - last_us]
 
 
 def _print(rows: "list[HistoryRow]") -> None:

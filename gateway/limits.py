@@ -1,7 +1,7 @@
 """How many files and sockets this process may have open. An edge.
 
-In: nothing. Out: the soft limit raised towards the hard one. Never: lowers a limit, asks for more
-than the system grants.
+In: nothing. Out: the soft limit raised towards the hard one, and a warning where that is low.
+Never: lowers a limit, asks for more than the system grants.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ log = logging.getLogger("warmtide.gateway")
 
 SOCKETS_MAX = 65_536
 SOCKETS_LOW = 8192
+"""Fewer, and a busy gateway would soon have to turn clients away."""
 
 
 def allow_many_sockets() -> None:

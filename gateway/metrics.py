@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 
 from gateway.gate import Gate
-from gateway.telemetry import Histogram, ModelTelemetry
+from gateway.telemetry import Histogram, ModelTelemetry, Telemetry
 from gateway.tracing import PROVIDER
 from placement.engines.readings import Meaning, Readings, State
 from prewarm.history import HistoryState
@@ -44,6 +44,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         seen = {name: model for name, model in self._gate.telemetry.models.items() if name}
         yield from _counters(seen)
+        yield _refused_unknown(self._gate.telemetry)
         yield from _latencies(seen)
         yield from _operations(seen)
         yield from _now(self._gate)
@@ -76,6 +77,19 @@ def _counters(seen: dict[str, ModelTelemetry]) -> Iterator[Metric]:
         for rung, count in model.cold_starts.items():
             cold.add_metric([name, rung], count)
     yield from (offered, ended, refused, cold)
+
+
+def _refused_unknown(telemetry: Telemetry) -> Metric:
+    """Who knocks with wrong keys or asks for what is not there is in no model's count."""
+    refused = CounterMetricFamily(
+        "warmtide_requests_refused_unknown",
+        "Refusals before a model was known, by error code.",
+        labels=["error_type"],
+    )
+    nobodys = telemetry.models.get("")
+    for code, count in (nobodys.refused if nobodys is not None else {}).items():
+        refused.add_metric([code], count)
+    return refused
 
 
 def _latencies(seen: dict[str, ModelTelemetry]) -> Iterator[Metric]:

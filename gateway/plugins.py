@@ -1,4 +1,4 @@
-"""Commands of other packages, by the entry points `warmtide.commands`. An edge.
+"""Commands of other packages, by entry points, and the names of all such groups. An edge.
 
 In: entry points. Out: commands beside the built-in ones. One that cannot be loaded says so when it
 is called, and takes no other command with it. Never: replaces a built-in command, loads a package
@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 from gateway.words import FAILED, fail
 
 COMMANDS = "warmtide.commands"
+FLEETS = "warmtide.fleets"
+CHECKS = "warmtide.checks"
 
 
 class Commands(TyperGroup):

@@ -74,7 +74,7 @@ class Scraper:
                 values = read_metrics(
                     await self._text(lane), upstream_name(lane.spec, lane.spec.id)
                 )
-        except (httpx.HTTPError, UnreadableError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnreadableError, TimeoutError) as error:
             known = readings.get(lane.lane_id, Readings())
             told = str(error) or type(error).__name__
             readings[lane.lane_id] = msgspec.structs.replace(known, problem=told[:300])

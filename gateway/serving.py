@@ -21,12 +21,13 @@ from gateway.checks import UnfitError, check_fit
 from gateway.desk import AdminDesk, Desk
 from gateway.gate import Gate
 from gateway.hot_protocol import TICK_WALL_S, HotProtocol
+from gateway.plugins import FLEETS
 from gateway.recorder import Recorder
 from gateway.scraper import Scraper
 from gateway.tracing import Tracing, check_tracing
 from gateway.words import StartError
 from placement.catalog import Catalog, Frozen
-from placement.catalog_diff import diff_catalogs
+from placement.catalog_diff import CatalogDiff, diff_catalogs
 from placement.catalog_file import CatalogError, load_catalog, parse_catalog
 from placement.clock import Clock
 from placement.fleet import Fleet, FleetError
@@ -39,7 +40,6 @@ NODES_TOLD_MAX = 8
 LAST_WORDS_WALL_S = 1.0
 BACKLOG = 2048
 GC_ALLOCATIONS = 50_000
-FLEETS = "warmtide.fleets"
 START_LOOK_WALL_S = 0.1
 Tell = Callable[[str, str], None]
 _NOT_TAKEN = (OSError, UnicodeDecodeError, CatalogError, NodesChangedError, UnfitError)
@@ -92,6 +92,7 @@ class Serving:
         self._connections: set[HotProtocol] = set()
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
+        self._applying = asyncio.Lock()
         self._fleet_begun = False
         self._address = ""
         self._sweeper: asyncio.Task[None] | None = None
@@ -203,7 +204,8 @@ class Serving:
                     await asyncio.sleep(0.05)
 
     async def apply(self, text: str, name: str) -> dict[str, Any]:
-        """Take a changed catalog without dropping a request.
+        """Take a changed catalog without dropping a request. One at a time: gate and control loop
+        never end up with two different ones.
 
         Raises `CatalogError`, `UnfitError`, `NodesChangedError`.
         """
@@ -211,10 +213,18 @@ class Serving:
         check_fit(fresh, self.settings.host, self._secret_of)
         check_tracing(fresh.telemetry)
         fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
+        async with self._applying:
+            changes = await self._take(fresh)
+        log.info("catalog %s: %s", fresh.version, changes)
+        told: dict[str, Any] = msgspec.to_builtins(changes)
+        return {"version": fresh.version, **told}
+
+    async def _take(self, fresh: Catalog) -> CatalogDiff:
         changes = diff_catalogs(self.catalog, fresh)
         if changes.nodes_changed:
             raise NodesChangedError(
-                "nodes cannot change while the fleet runs: `warmtide down`, then `warmtide up`"
+                "nodes, seed and vllm_python cannot change while the fleet runs: `warmtide down`, "
+                "then `warmtide up`"
             )
         self.catalog = fresh
         self.gate.load(fresh)
@@ -224,9 +234,7 @@ class Serving:
             self._trace_anew()
             await self._end_tracing(former)
         await self.loop.reload(fresh)
-        log.info("catalog %s: %s", fresh.version, changes)
-        told: dict[str, Any] = msgspec.to_builtins(changes)
-        return {"version": fresh.version, **told}
+        return changes
 
     def _trace_anew(self) -> None:
         policy = self.catalog.telemetry

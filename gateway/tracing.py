@@ -7,6 +7,7 @@ goes to the engine as it came. Never: waits for a collector, puts a prompt or a 
 """
 
 import importlib.util
+import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ CONTEXT_HEADERS = (b"traceparent", b"tracestate", b"baggage")
 PROVIDER = "warmtide"
 _MODULES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 EXPORT_WALL_S = 2.0
-FLUSH_WALL_MS = 2000
+FLUSH_WALL_S = 2.0
 
 
 class Trace:
@@ -89,8 +90,8 @@ class Tracing:
             shutdown_on_exit=False,
         )
         # Keys for the collector come from the environment: OTEL_EXPORTER_OTLP_HEADERS.
-        exporter = OTLPSpanExporter(f"{policy.otlp_url}/v1/traces", timeout=EXPORT_WALL_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(f"{policy.otlp_url}/v1/traces", timeout=EXPORT_WALL_S)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("warmtide.gateway")
         self._propagator = TraceContextTextMapPropagator()
         self._kind = SpanKind.SERVER
@@ -125,9 +126,16 @@ class Tracing:
         return Trace(span, {k.encode(): v.encode() for k, v in headers.items()})
 
     def close(self) -> None:
-        """Send what is left, for at most a moment. Blocks: not for the event loop."""
-        self._provider.force_flush(FLUSH_WALL_MS)
-        self._provider.shutdown()
+        """Send what is left, for at most a moment. Blocks: not for the event loop.
+
+        The SDK's own flush heeds no limit: before a collector that hangs it waits for every batch.
+        """
+        sending = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        sending.start()
+        sending.join(FLUSH_WALL_S)
+        if sending.is_alive():
+            # What waits yet is given up unsent.
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def check_tracing(policy: TelemetryPolicy) -> None:

@@ -1,8 +1,7 @@
 """What a connection and those who answer on it agree on. Pure.
 
 In: nothing. Out: the shape of an answer under way, a whole response, a refusal as an exception, the
-forms of a URL.
-Never: reads or writes a byte of a connection.
+forms of a URL. Never: reads or writes a byte of a connection.
 """
 
 import http

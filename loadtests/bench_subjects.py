@@ -20,7 +20,8 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
-OURS = "warmtide"
+from loadtests.bench_report import OURS
+
 MODELS = 40
 ASKED = "model-17"
 KEY = "sk-bench-key-that-guards-nothing"

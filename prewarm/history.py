@@ -245,16 +245,27 @@ class NoHistoryError(Exception):
 
 
 def read_rows(
-    path: Path, width_s: int, *, model: str | None = None, from_us: int = 0, to_us: int = 2**62
+    path: Path, width_s: int, *, model: str | None = None, from_us: int = 0
 ) -> Iterator[HistoryRow]:
     """Rows in order of time, then model. Beside a writing gateway too. Raises `NoHistoryError`."""
+    with _reading(path) as db:
+        yield from sql.rows(db, width_s, model, from_us)
+
+
+def newest_start_us(path: Path, width_s: int) -> int:
+    """When the newest row of this width starts; 0 where there is none. Raises `NoHistoryError`."""
+    with _reading(path) as db:
+        return sql.last_start_us(db, width_s) or 0
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise NoHistoryError(f"there is no history yet: {path}")
     try:
-        db = sql.connect_to_read(path, busy_ms=_BUSY_MS)
-        with contextlib.closing(db):
-            yield from sql.rows(db, width_s, model, from_us, to_us)
+        with contextlib.closing(sql.connect_to_read(path, busy_ms=_BUSY_MS)) as db:
+            yield db
     except sql.EmptyError:
-        return
+        raise NoHistoryError(f"there is no history yet: {path}") from None
     except (sqlite3.Error, sql.UnreadableError, msgspec.MsgspecError) as error:
         raise NoHistoryError(f"{path} cannot be read: {error}") from None

@@ -134,13 +134,10 @@ def drop_before(db: sqlite3.Connection, width_s: int, before_us: int) -> None:
 
 
 def rows(
-    db: sqlite3.Connection, width_s: int, model: str | None, from_us: int, to_us: int
+    db: sqlite3.Connection, width_s: int, model: str | None, from_us: int
 ) -> Iterator[HistoryRow]:
-    query = (
-        f"SELECT {', '.join(_COLUMNS)} FROM windows "
-        "WHERE width_s = ? AND start_us >= ? AND start_us < ?"
-    )
-    values: tuple[object, ...] = (width_s, from_us, to_us)
+    query = f"SELECT {', '.join(_COLUMNS)} FROM windows WHERE width_s = ? AND start_us >= ?"
+    values: tuple[object, ...] = (width_s, from_us)
     if model is not None:
         query, values = query + " AND model = ?", (*values, model)
     for found in db.execute(query + " ORDER BY start_us, model", values):

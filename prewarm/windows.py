@@ -157,6 +157,7 @@ class WindowBook:
 
     def watch(self, models: Iterable[str], now_us: int) -> None:
         """From now on these are watched, and no others, but for what still runs."""
+        self.roll(now_us)
         wanted = set(models)
         for model in sorted(wanted - self._meters.keys()):
             self._meters[model] = _Meter(now_us)

@@ -9,9 +9,8 @@ from importlib.metadata import entry_points
 
 from gateway.doctor import look_machine, look_services
 from gateway.doctor.finding import Check, Finding, Setup, fail
+from gateway.plugins import CHECKS
 from gateway.progress import Steps
-
-CHECKS = "warmtide.checks"
 
 BUILT_IN: tuple[tuple[str, Check], ...] = (
     ("versions", look_machine.versions),

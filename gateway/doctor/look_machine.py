@@ -25,11 +25,12 @@ import gateway
 from gateway import limits, state_dir
 from gateway.doctor import judge_machine as judge
 from gateway.doctor.finding import Finding, Setup, fail, ok, warn
+from gateway.plugins import CHECKS, COMMANDS, FLEETS
 from placement.clock import US, wall_us
 from placement.fleets.leftovers import found_in
 
 SECRETS = (state_dir.TOKEN, "agent.token")
-PLUGINS = ("warmtide.commands", "warmtide.fleets", "warmtide.checks")
+PLUGINS = (COMMANDS, FLEETS, CHECKS)
 _CGROUP = Path("/sys/fs/cgroup")
 
 

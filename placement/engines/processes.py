@@ -45,6 +45,10 @@ class Processes:
     def spec_file(self, replica_id: str) -> Path:
         return self.place(replica_id) / self._spec_name
 
+    def spec_files(self) -> list[Path]:
+        """Of everything that was to be started and not ended, whether or not it runs yet."""
+        return sorted(self._folder.glob(f"*/{self._spec_name}"))
+
     def log(self, replica_id: str) -> Path:
         return self.place(replica_id) / "engine.log"
 
@@ -73,7 +77,7 @@ class Processes:
 
     def begun(self) -> Iterator[tuple[str, Path, Identity]]:
         """Everything that was started here and not ended, alive or not."""
-        for spec_file in sorted(self._folder.glob(f"*/{self._spec_name}")):
+        for spec_file in self.spec_files():
             if (identity := self._identity_at(spec_file.parent)) is not None:
                 begun = msgspec.json.decode(spec_file.read_bytes(), type=_Begun)
                 yield begun.replica_id, spec_file.parent, identity

@@ -89,7 +89,7 @@ class VllmDriver:
 
     async def ready(self, engine: Engine, eta_wall_s: float) -> str:  # noqa: ARG002
         """A start says nothing until it is over. The action's deadline bounds it."""
-        endpoint = _endpoint(self._read_begun(engine.replica_id).ports)
+        endpoint = self._endpoint_of(engine.replica_id)
         while not await self._healthy(endpoint):
             identity = self._processes.identity(engine.replica_id)
             if identity is None or not alive(identity):
@@ -137,9 +137,10 @@ class VllmDriver:
         return await vllm_calls.canary(self._client, engine.endpoint, engine.spec)
 
     async def adapt(self, engine: Engine) -> None:
-        if not engine.spec.adapters:
-            return
+        """Adapters that left the catalog leave the engine too, the last one as any other."""
         if "load_lora_adapter" not in self._read_offer(engine.replica_id).calls:
+            if not engine.spec.adapters:
+                return
             raise EngineError(
                 f"{engine.replica_id} was started without adapters and cannot load any now: "
                 "end it, the next one will"
@@ -156,7 +157,7 @@ class VllmDriver:
             lives = alive(identity)
             found[replica_id] = Living(
                 replica_id=replica_id,
-                endpoint=_endpoint(self._read_begun(replica_id).ports),
+                endpoint=self._endpoint_of(replica_id),
                 state="ready" if lives else "exited",
                 message="" if lives else last_words(self._processes.log_tail(replica_id)),
             )
@@ -180,15 +181,12 @@ class VllmDriver:
         names = {g: devices(self._inherited, (g,))[0] for g in held}
         return {g: used[name] for g, name in names.items() if name in used}
 
-    def _begun(self) -> list[Begun]:
-        return [self._read_begun(replica_id) for replica_id, _, _ in self._processes.begun()]
+    def _endpoint_of(self, replica_id: str) -> str:
+        return _endpoint(_read_begun(self._processes.spec_file(replica_id)).ports)
 
-    def _read_begun(self, replica_id: str) -> Begun:
-        spec_file = self._processes.spec_file(replica_id)
-        try:
-            return msgspec.json.decode(spec_file.read_bytes(), type=Begun)
-        except (OSError, msgspec.DecodeError) as error:
-            raise EngineError(f"{spec_file} cannot be read: {error}") from error
+    def _begun(self) -> list[Begun]:
+        """Also those whose process is only about to run: their ports and GPUs are taken."""
+        return [_read_begun(spec_file) for spec_file in self._processes.spec_files()]
 
     def _offer_file(self, replica_id: str) -> Path:
         return self._processes.place(replica_id) / "offered.json"
@@ -203,3 +201,10 @@ class VllmDriver:
 
 def _endpoint(ports: Ports) -> str:
     return f"127.0.0.1:{ports.api}"
+
+
+def _read_begun(spec_file: Path) -> Begun:
+    try:
+        return msgspec.json.decode(spec_file.read_bytes(), type=Begun)
+    except (OSError, msgspec.DecodeError) as error:
+        raise EngineError(f"{spec_file} cannot be read: {error}") from error

@@ -16,10 +16,10 @@ from gateway import state_dir
 from gateway.admin import build_admin
 from gateway.checks import UnfitError
 from gateway.desk import AdminDesk
-from gateway.hot_protocol import HotProtocol
+from gateway.hot_protocol import HotProtocol, Request
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Settings
-from gateway.telemetry import OutcomeKind
+from gateway.telemetry import OutcomeKind, Record
 from gateway.words import StartError
 from placement.catalog import HistoryKept
 from placement.snapshot import Rung
@@ -186,6 +186,31 @@ async def test_a_reload_passes_the_same_checks_as_a_start(tmp_path: Path) -> Non
     (lane,) = serving.gate.table.lanes("theirs")
     assert lane.spec.api_key_env == "THEIR_KEY"
     await serving.gate.pool.close()
+
+
+async def test_of_two_reloads_at_once_gate_and_controller_take_the_same_last(
+    tmp_path: Path,
+) -> None:
+    """The first one waits for a collector that hangs, and is not to win because of it."""
+
+    async def hangs(seen: Seen, _reply: Reply) -> None:
+        await seen.gone.wait()
+
+    async with Engine(hangs) as collector:
+        empty = msgspec.structs.replace(catalog(), nodes=())
+        serving = Serving(settings(tmp_path), empty, lambda _: "sk-1")
+        traced = f"telemetry:\n  otlp: {collector.url}\n"
+        await serving.apply("models:" + EXTERNAL + traced, "posted")
+        assert serving.gate.tracing is not None
+        ended = Record(model_id="theirs", outcome=OutcomeKind.ANSWERED)
+        serving.gate.tracing.begin(Request(), "chat", "theirs").end(ended, "")
+        later = EXTERNAL.replace("theirs", "later")
+        await asyncio.gather(
+            serving.apply("models:" + EXTERNAL, "first"), serving.apply("models:" + later, "second")
+        )
+    in_force = serving.loop.controller.catalog
+    assert [spec.id for spec in in_force.models] == ["later"]
+    assert serving.gate.catalog.version == in_force.version
 
 
 async def test_a_reload_cannot_open_a_gateway_to_everybody(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ async def test_what_clients_saw_is_what_the_metrics_count() -> None:
         assert (await ask(running, model="nobody")).status_code == 404
         seen = samples(running)
         assert seen[("warmtide_requests_offered_total", "small", "")] == 3
+        assert seen[("warmtide_requests_refused_unknown_total", "model_not_found", "")] == 1
         assert seen[("warmtide_requests_ended_total", "small", "answered", "")] == 3
         tokens = ("gen_ai_client_token_usage_sum", "warmtide", "small", "output", "")
         assert seen[tokens] == 6

@@ -108,6 +108,16 @@ async def test_who_refuses_is_left_alone_and_gets_no_key() -> None:
             assert readings.problem == "GET /metrics: 404"
 
 
+async def test_an_address_that_cannot_be_asked_costs_only_its_own_reading() -> None:
+    async with Engine(tells(VLLM)) as engine:
+        both = external("theirs", "http://127.0.0.300:9", engine.url)
+        async with gateway(catalog(both)) as running, scraping(running) as scraper:
+            await scraper.round()
+            bad, good = (running.gate.readings[lane.lane_id] for lane in running.gate.open_lanes())
+            assert bad.problem
+            assert good.values[Meaning.RUNNING] == 2
+
+
 async def test_a_replica_that_steps_down_is_forgotten() -> None:
     async with Engine(tells(VLLM)) as engine, gateway(ONE) as running:
         running.fleet.put("a", "small", engine)

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.checks import UnfitError
+from gateway.hot_protocol import Request
+from gateway.telemetry import OutcomeKind, Record
 from gateway.tracing import Tracing, check_tracing
 from placement.catalog import TelemetryPolicy
 from tests.builders import catalog, model
-from tests.gateway.world import Engine, Running, answer, ask, chat, gateway
+from tests.gateway.world import Engine, Running, answer, ask, chat, gateway, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -165,6 +167,23 @@ async def test_a_collector_that_is_not_there_costs_no_request() -> None:
         for _ in range(20):
             assert (await ask(running)).status_code == 200
         await flushed(running)
+
+
+async def test_a_collector_that_hangs_keeps_an_ending_gateway_for_a_moment_only() -> None:
+    async def hangs(seen: Any, _reply: Any) -> None:
+        await seen.gone.wait()
+
+    async with traced() as (running, _, collector):
+        collector.script = hangs
+        tracing = running.gate.tracing
+        assert tracing is not None
+        ended = Record(model_id="small", outcome=OutcomeKind.ANSWERED)
+        for _ in range(2000):  # four batches, each of which would wait in vain
+            tracing.begin(Request(), "chat", "small").end(ended, "r1")
+        ending = asyncio.create_task(flushed(running))
+        await until(lambda: collector.seen)
+        await ending
+        assert len(collector.seen) <= 2, "what cannot be sent at once is given up"
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 import pytest
+import yaml
 from openai import AsyncOpenAI
 
 from tests.integration.running import (
@@ -20,6 +21,7 @@ from tests.integration.running import (
     Finished,
     Gateway,
     catalog_text,
+    digest,
     emulated,
     running,
     until,
@@ -215,6 +217,23 @@ async def test_a_broken_file_changes_nothing(gateway: Gateway) -> None:
     assert f"{gateway.folder / 'catalog.yaml'}:" in gateway.log.read_text()
     assert version(gateway) == old
     assert set().union(*clients.seen.values()) == {"answered"}
+
+
+def test_whatever_section_changed_is_named_to_people(gateway: Gateway) -> None:
+    file = gateway.folder / "sections.yaml"
+    sections = {
+        "policy": {"idle_park": "2 min"},
+        "telemetry": {"scrape": "7 s"},
+        "tenants": [{"id": "t", "keys": [digest("wt-somebodys")]}],
+    }
+    for name, value in sections.items():
+        file.write_text(BEFORE + yaml.safe_dump({name: value}))
+        done = warmtide("catalog", "apply", file, "--state-dir", gateway.state_dir)
+        assert name in done.out.splitlines(), done
+        file.write_text(BEFORE)
+        assert warmtide("catalog", "apply", file, "--state-dir", gateway.state_dir).code == 0
+    again = warmtide("catalog", "apply", file, "--state-dir", gateway.state_dir)
+    assert "no change" in again.out
 
 
 @pytest.mark.parametrize("nodes", [[{**NODE, "gpus": 4}], [NODE, {**NODE, "id": "n1"}]])

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]
 PATHS = ["/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/reset_prefix_cache"]
 if kind != "no-release":
     PATHS.append("/release_kv_cache_memory")
+loaded = {}
+if "--enable-lora" in sys.argv:
+    PATHS += ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"]
 SLEEP = {"parameters": [{"name": "mode"}]}
 SAYS = {
     "/health": {},
@@ -54,6 +58,18 @@ SAYS = {
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         said = SAYS.get(self.path)
+        if self.path == "/v1/models":
+            tuned = [{"id": i, "parent": "m", "root": r} for i, r in loaded.items()]
+            said = {"data": said["data"] + tuned}
+        self.say(said)
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/v1/load_lora_adapter":
+            loaded[asked["lora_name"]] = asked["lora_path"]
+        else:
+            del loaded[asked["lora_name"]]
+        self.say({})
+    def say(self, said):
         body = json.dumps(said).encode()
         self.send_response(404 if said is None else 200)
         self.send_header("content-length", str(len(body)))
@@ -197,6 +213,36 @@ async def test_adapters_of_an_engine_that_was_started_without_any(engines: VllmD
     spec = vllm(adapters=(Adapter(id="tuned", source="/x"),))
     with pytest.raises(EngineError, match="started without adapters"):
         await engines.adapt(Engine(replica_id="r0", spec=spec, endpoint=started.endpoint))
+
+
+async def test_adapters_leave_an_engine_as_they_leave_the_catalog(engines: VllmDriver) -> None:
+    def with_adapters(*names: str, endpoint: str = "") -> Engine:
+        adapters = tuple(Adapter(id=name, source=f"/{name}") for name in names)
+        return Engine(replica_id="r0", spec=vllm(source="ok", adapters=adapters), endpoint=endpoint)
+
+    begun = with_adapters("a", "b")
+    endpoint = await engines.start(begun, WeightsAt.HOST)
+    async with asyncio.timeout(60):
+        await engines.ready(begun, 0.0)
+    async with httpx.AsyncClient() as client:
+        for names in (("a", "b"), ("b",), ()):
+            await engines.adapt(with_adapters(*names, endpoint=endpoint))
+            listed = (await client.get(f"http://{endpoint}/v1/models")).json()["data"]
+            assert [m["id"] for m in listed if "parent" in m] == list(names)
+
+
+async def test_two_starts_at_once_never_share_ports(engines: VllmDriver, tmp_path: Path) -> None:
+    """Names whose search begins at the same block: the second sees what the first has taken."""
+    engines_folder = tmp_path / "n0" / "engines"
+
+    def block(name: str) -> int:
+        return zlib.crc32(str(engines_folder / name).encode()) % 360
+
+    first = "r0"
+    second = next(f"r{i}" for i in range(1, 100_000) if block(f"r{i}") == block(first))
+    begun = [engine(name) for name in (first, second)]
+    endpoints = await asyncio.gather(*(engines.start(one, WeightsAt.HOST) for one in begun))
+    assert len(set(endpoints)) == 2
 
 
 # Which interpreter

@@ -97,6 +97,15 @@ def test_a_model_that_leaves_is_watched_until_its_last_request_ended() -> None:
     assert (row.offered, row.covered_s) == (1, 3.0)
 
 
+def test_a_catalog_that_changes_late_stretches_no_window() -> None:
+    watched = book()
+    watched.watch(["new"], START_US + FINE_US + 3 * US)  # nobody rolled meanwhile
+    rows = [w.row() for w in watched.finish(START_US + 2 * FINE_US)]
+    covered = {(row.model, row.start_us): row.covered_s for row in rows}
+    second_us = START_US + FINE_US
+    assert covered == {("m", START_US): 10.0, ("m", second_us): 3.0, ("new", second_us): 7.0}
+
+
 @dataclass(frozen=True)
 class Stay:
     """A request: when it came, how long it stayed."""
