@@ -249,6 +249,7 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**15 - 1)]
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
 
@@ -285,6 +286,8 @@ def usage_in(tail: bytes) -> Usage | None:
     found is the field.
     """
     at = tail.rfind(b'"usage"')
+    while at >= 0 and _USAGE.match(tail, at) is None:  # a token of that name among logprobs
+        at = tail.rfind(b'"usage"', 0, at)
     if at < 0:
         return None
     prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
