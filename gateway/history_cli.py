@@ -7,7 +7,6 @@ JSON document, or a counts file that `replay` and the forecasters read. Never: w
 import csv
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -16,7 +15,7 @@ import msgspec
 import typer
 
 from gateway import state_dir
-from gateway.recorder import history_file
+from gateway.recorder import history_file, is_scaled
 from gateway.words import FAILED, BadInputError, fail, say
 from placement.catalog_units import UnitError, parse_time_us
 from placement.clock import wall_us
@@ -60,11 +59,15 @@ def export(
 ) -> None:
     """Write requests per window as a counts file, a column a model; an empty cell is a hole."""
     rows = _rows(state_dir_, None, width, last, as_json=False)
+    width_us = WIDTHS_S[width] * US
+    if out is None:
+        _write_counts(rows, width_us, sys.stdout)
+        return
+    if out.resolve().is_relative_to(state_dir.named(state_dir_)):
+        raise BadInputError(f"--out {out}: is in the state directory; name a file outside of it")
     try:
-        with (
-            out.open("w", newline="", encoding="utf-8") if out else nullcontext(sys.stdout) as file
-        ):
-            _write_counts(rows, WIDTHS_S[width] * US, file)
+        with out.open("w", newline="", encoding="utf-8") as file:
+            _write_counts(rows, width_us, file)
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror}") from None
 
@@ -82,12 +85,14 @@ def _rows(
     card = state_dir.read_card(folder)
     path = history_file(folder, None if card is None else card.time_scale)
     try:
-        # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.
-        rows = list(read_rows(path, WIDTHS_S[width], model=model))
+        now_us = wall_us()
+        if is_scaled(path):  # trace time runs ahead of the wall: "now" is the newest row
+            newest = read_rows(path, WIDTHS_S[width], model=model, newest=1)
+            now_us = max([now_us, *(row.start_us for row in newest)])
+        span = {"from_us": now_us - last_us, "to_us": now_us + 1}
+        return list(read_rows(path, WIDTHS_S[width], model=model, **span))
     except NoHistoryError as error:
         fail(f"{error}", as_json=as_json, code=FAILED)
-    now_us = max([wall_us(), *(row.start_us for row in rows[-1:])])
-    return [row for row in rows if row.start_us >= now_us - last_us]
 
 
 def _print(rows: list[HistoryRow]) -> None:

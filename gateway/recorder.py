@@ -14,15 +14,21 @@ from prewarm.history import History, HistoryState
 from prewarm.windows import WindowBook
 
 CLOSE_WALL_S = 5.0
+_SCALED = "history-scaled.db"
 LATE_US = 1000
 
 
 def history_file(folder: Path, time_scale: float | None) -> Path:
     """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
-    real, scaled = folder / "history.db", folder / "history-scaled.db"
+    real, scaled = folder / "history.db", folder / _SCALED
     if time_scale is None:
         return real if real.exists() or not scaled.exists() else scaled
     return real if time_scale == 1.0 else scaled
+
+
+def is_scaled(path: Path) -> bool:
+    """Whether a history is of a fleet whose time does not run with the wall."""
+    return path.name == _SCALED
 
 
 class Recorder:
