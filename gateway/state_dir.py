@@ -95,6 +95,12 @@ def writable_folder(given: Path | None) -> Path:
             f"--state-dir {folder}: you may not write there; name a folder of yours, or mend its "
             f"owner (`chown -R $USER {folder}`)"
         )
+    if (mode := folder.stat().st_mode) & 0o022:
+        raise BadInputError(
+            f"--state-dir {folder}: others may write there (mode {mode & 0o7777:04o}), so its "
+            f"tokens may be known and its files lead elsewhere: `chmod 700 {folder}` and remove "
+            "what is not yours, or name a folder of yours"
+        )
     return folder
 
 
