@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -104,7 +105,7 @@ class _Admin:
         return Response(msgspec.json.encode(catalog), media_type="application/json")
 
     async def change(self, request: Request) -> Response:
-        name = request.headers.get("x-catalog-name", "the posted catalog")
+        name = unquote(request.headers.get("x-catalog-name", "the posted catalog"))
         try:
             text = (await request.body()).decode("utf-8")
             changed = await self._apply(text, name)
@@ -155,12 +156,18 @@ def _asked(request: Request, now_us: int) -> _Asked:
     width_s, last_s = given.get("width_s", "60"), given.get("last_s", "3600")
     if width_s not in map(str, widths):
         raise ValueError(f"width_s is one of {', '.join(map(str, widths))}, not {width_s[:20]}")
-    if not last_s.isdigit() or len(last_s) > 10:
+    if not (last_s.isascii() and last_s.isdigit()) or len(last_s) > 10:
         raise ValueError("last_s is a whole number of seconds")
     return _Asked(int(width_s), given.get("model"), now_us - int(last_s) * US)
 
 
 def _rows(path: Path, asked: _Asked) -> list[HistoryRow]:
-    """The newest ones, if there are too many."""
-    rows = list(read_rows(path, asked.width_s, model=asked.model, from_us=asked.from_us))
-    return rows[-HISTORY_ROWS_MAX:]
+    """The newest ones, if there are too many: the others are not even read."""
+    found = read_rows(
+        path,
+        asked.width_s,
+        model=asked.model,
+        from_us=asked.from_us,
+        newest=HISTORY_ROWS_MAX,
+    )
+    return list(found)

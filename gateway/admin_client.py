@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -56,7 +57,7 @@ def request(
     return httpx.request(
         method,
         f"{card.admin_url}{path}",
-        headers={"authorization": f"Bearer {token}", "x-catalog-name": name},
+        headers={"authorization": f"Bearer {token}", "x-catalog-name": quote(name)},
         content=text.encode() or None,
         timeout=timeout_wall_s,
         trust_env=False,

@@ -9,8 +9,11 @@ import re
 from gateway.openai_api import Usage, has_text, usage_in
 from gateway.usage import without_usage_event
 
-_ERROR = re.compile(rb'"error"\s*:(?!\s*null)')
-"""A field `error` that is set. Inside a JSON string its quotes would be escaped."""
+_ERROR = re.compile(rb'"error"\s*:\s*["{]')
+"""A field `error` that says something. Inside a JSON string its quotes would be escaped; where
+logprobs name the token "error" a number follows."""
+_DONE = re.compile(rb"(?:\A|\n)data:\s*\[DONE\]")
+"""The last event. A line's beginning is never inside of a text: its line breaks are escaped."""
 EVENT_BYTES_MAX = 1024 * 1024
 TAIL_BYTES = 4096
 
@@ -69,7 +72,7 @@ class EventRelay:
     @property
     def done(self) -> bool:
         """The stream's last event was seen."""
-        return b"[DONE]" in self._tail or b"[DONE]" in self._partial
+        return bool(_DONE.search(self._tail) or _DONE.search(self._partial))
 
     @property
     def sequence(self) -> int:

@@ -7,7 +7,6 @@ JSON document, or a counts file that `replay` and the forecasters read. Never: w
 import csv
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -60,11 +59,15 @@ def export(
 ) -> None:
     """Write requests per window as a counts file, a column a model; an empty cell is a hole."""
     rows = _rows(state_dir_, None, width, last, as_json=False)
+    width_us = WIDTHS_S[width] * US
+    if out is None:
+        _write_counts(rows, width_us, sys.stdout)
+        return
+    if out.resolve().is_relative_to(state_dir.named(state_dir_)):
+        raise BadInputError(f"--out {out}: is in the state directory; name a file outside of it")
     try:
-        with (
-            out.open("w", newline="", encoding="utf-8") if out else nullcontext(sys.stdout) as file
-        ):
-            _write_counts(rows, WIDTHS_S[width] * US, file)
+        with out.open("w", newline="", encoding="utf-8") as file:
+            _write_counts(rows, width_us, file)
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror}") from None
 
@@ -72,7 +75,7 @@ def export(
 def _rows(
     state: Path | None, model: str | None, width: str, last: str, *, as_json: bool
 ) -> "list[HistoryRow]":
-    from prewarm.history import NoHistoryError, newest_start_us, read_rows
+    from prewarm.history import NoHistoryError, read_rows
 
     if width not in WIDTHS_S:
         raise BadInputError(f"--width {width}: rows are {', '.join(WIDTHS_S)} wide")
@@ -85,9 +88,12 @@ def _rows(
     path = state_dir.history_file(folder, None if card is None else card.time_scale)
     width_s = WIDTHS_S[width]
     try:
-        # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.
-        now_us = max(wall_us(), newest_start_us(path, width_s))
-        return list(read_rows(path, width_s, model=model, from_us=now_us - last_us))
+        now_us = wall_us()
+        if state_dir.is_scaled(path):  # trace time runs ahead of the wall: "now" is the newest row
+            newest = read_rows(path, width_s, model=model, newest=1)
+            now_us = max([now_us, *(row.start_us for row in newest)])
+        span = {"from_us": now_us - last_us, "to_us": now_us + 1}
+        return list(read_rows(path, width_s, model=model, **span))
     except NoHistoryError as error:
         fail(f"{error}", as_json=as_json, code=FAILED)
 

@@ -249,11 +249,12 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**15 - 1)]
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_USAGE = re.compile(
+_USUAL_USAGE = re.compile(
     rb'"usage": ?\{"prompt_tokens": ?(\d{1,15}), ?(?:"total_tokens": ?\d{1,15}, ?)?'
     rb'"completion_tokens": ?(\d{1,15})\b'
 )
 """As engines mostly write it; the other two find it in any order."""
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})\b')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})\b')
 
@@ -290,11 +291,13 @@ def usage_in(tail: bytes) -> Usage | None:
     found is the field.
     """
     at = tail.rfind(b'"usage"')
-    if at < 0:
-        return None
-    usual = _USAGE.match(tail, at)
+    usual = _USUAL_USAGE.match(tail, at) if at >= 0 else None
     if usual is not None:
         return Usage(int(usual[1]), int(usual[2]))
+    while at >= 0 and _USAGE.match(tail, at) is None:  # a token of that name among logprobs
+        at = tail.rfind(b'"usage"', 0, at)
+    if at < 0:
+        return None
     prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
     if prompt is None and completion is None:
         return None

@@ -4,8 +4,6 @@ In: bodies of `/v1/responses` as bytes; its events. Out: the few fields that the
 errors as events of that stream, usage. Never: translates; engines do.
 """
 
-from typing import Any
-
 import msgspec
 
 from gateway.dialects import Dialect
@@ -30,28 +28,35 @@ EVENT_BYTES_MAX = 8 * 1024 * 1024
 
 class _Head(AnyHead, kw_only=True):
     input: Field = msgspec.UNSET
-    prompt: Any = None
+    prompt: Field = msgspec.UNSET
     max_output_tokens: Count | None = None
     previous_response_id: str | None = None
-    conversation: Any = None
+    conversation: Field = msgspec.UNSET
     background: bool | None = None
 
 
 _HEAD = msgspec.json.Decoder(_Head)
+_NOTHING = (b"null", b'""', b"{}", b"[]", b"false", b"0")
 
 
 def read_response(body: bytes) -> Head:
     """The head of a request to `/v1/responses`. Raises `BadBodyError`."""
     head: _Head = decode_body(_HEAD, body)
-    if not head.prompt and not _is_input(head.input):
+    if not _is_given(head.prompt) and not _is_input(head.input):
         raise BadBodyError("`input` must be a text that is not empty, or a list of items")
     kept = {
         "previous_response_id": head.previous_response_id,
-        "conversation": head.conversation,
+        "conversation": _is_given(head.conversation),
         "background": head.background,
     }
     needs = next((name for name, value in kept.items() if value), "")
     return Head(head.model, bool(head.stream), needs_state=needs)
+
+
+def _is_given(field: Field) -> bool:
+    """Whether there is something in a field of any shape, which may have millions of parts: it is
+    not decoded."""
+    return not isinstance(field, msgspec.UnsetType) and bytes(memoryview(field)[:8]) not in _NOTHING
 
 
 def _is_input(given: Field) -> bool:

@@ -1,8 +1,9 @@
 """Reads engines' own metrics beside the requests. An edge.
 
 In: the lanes that are open. Out: `Readings` of each, in the gate's book. An engine that is slow,
-silent or talks nonsense costs its own reading and nothing else. Never: sends a key, asks an engine
-that has refused more often than every ten minutes.
+silent or talks nonsense costs its own reading and nothing else. Never: sends a key, unpacks what is
+compressed (a kilobyte may hold gigabytes), asks an engine that has refused more often than every
+ten minutes.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ log = logging.getLogger("warmtide.gateway")
 ASK_WALL_S = 2.0
 PERIOD_WALL_S_MIN = 1.0
 AT_ONCE = 8
-TEXT_BYTES_MAX = 8 * 1024 * 1024
+TEXT_BYTES_MAX = 2 * 1024 * 1024
+_PLAIN = ("", "identity")
 REFUSED_REST_WALL_S = 600.0
 
 
@@ -30,7 +32,10 @@ class Scraper:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._client = httpx.AsyncClient(
-            timeout=ASK_WALL_S, trust_env=False, limits=httpx.Limits(max_connections=AT_ONCE)
+            timeout=ASK_WALL_S,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=AT_ONCE),
+            headers={"accept-encoding": "identity"},
         )
         self._resting_until_s: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -89,8 +94,11 @@ class Scraper:
                     rest_until_s = asyncio.get_running_loop().time() + REFUSED_REST_WALL_S
                     self._resting_until_s[lane.lane_id] = rest_until_s
                 raise UnreadableError(f"GET /metrics: {answer.status_code}")
+            encoding = answer.headers.get("content-encoding", "")
+            if encoding.lower() not in _PLAIN:
+                raise UnreadableError(f"GET /metrics: encoded as {encoding[:40]}, unasked")
             parts, size = [], 0
-            async for part in answer.aiter_bytes():
+            async for part in answer.aiter_raw():
                 size += len(part)
                 if size > TEXT_BYTES_MAX:
                     raise UnreadableError(f"GET /metrics: over {TEXT_BYTES_MAX} bytes")

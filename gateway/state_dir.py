@@ -23,6 +23,7 @@ from placement.tokens import token_in
 CARD = "gateway.json"
 PHASE = "phase.json"
 TOKEN = "admin.token"
+HISTORY_SCALED = "history-scaled.db"
 LOCK = "gateway.lock"
 
 
@@ -95,6 +96,12 @@ def writable_folder(given: Path | None) -> Path:
             f"--state-dir {folder}: you may not write there; name a folder of yours, or mend its "
             f"owner (`chown -R $USER {folder}`)"
         )
+    if (mode := folder.stat().st_mode) & 0o022:
+        raise BadInputError(
+            f"--state-dir {folder}: others may write there (mode {mode & 0o7777:04o}), so its "
+            f"tokens may be known and its files lead elsewhere: `chmod 700 {folder}` and remove "
+            "what is not yours, or name a folder of yours"
+        )
     return folder
 
 
@@ -105,10 +112,15 @@ def read_card(state_dir: Path) -> Card | None:
 
 def history_file(folder: Path, time_scale: float | None) -> Path:
     """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
-    real, scaled = folder / "history.db", folder / "history-scaled.db"
+    real, scaled = folder / "history.db", folder / HISTORY_SCALED
     if time_scale is None:
         return real if real.exists() or not scaled.exists() else scaled
     return real if time_scale == 1.0 else scaled
+
+
+def is_scaled(history: Path) -> bool:
+    """Whether a history is of a fleet whose time does not run with the wall."""
+    return history.name == HISTORY_SCALED
 
 
 def no_gateway(state_dir: Path) -> str:

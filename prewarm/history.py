@@ -41,6 +41,9 @@ class HistoryState(Frozen, frozen=True, kw_only=True):
     upto_us: int = 0
 
 
+_FileId = tuple[int, int]
+
+
 class _Batch(NamedTuple):
     windows: list[Window]
     now_us: int
@@ -66,6 +69,7 @@ class History:
         self._news = threading.Event()
         self._closing = threading.Event()
         self._db: sqlite3.Connection | None = None
+        self._file_id: _FileId | None = None
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
 
     def add(self, windows: list[Window], now_us: int) -> None:
@@ -132,7 +136,7 @@ class History:
                 return True
             try:
                 self._write(batch)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # whatever it is: the thread lives on, and says so
                 self._failed(error)
                 return False
             self._written(batch)
@@ -140,8 +144,11 @@ class History:
     def _write(self, batch: _Batch) -> None:
         """All of it in one transaction. A file found broken is laid aside, and the next try begins
         a new one."""
+        if self._db is not None and _file_id(self._path) != self._file_id:
+            self._let_go()
         if self._db is None:
             self._db = self._connect()
+            self._file_id = _file_id(self._path)
         try:
             with self._db:
                 _store(self._db, batch.windows)
@@ -154,6 +161,13 @@ class History:
                 self._disconnect()
                 self._lay_aside(error)
             raise
+
+    def _let_go(self) -> None:
+        """Of a file that is not there any more; its companions must not pass for another's."""
+        log.error("history: %s was taken away or replaced while it was written", self._path)
+        for file in _companions(self._path):
+            file.unlink(missing_ok=True)
+        self._disconnect()
 
     def _written(self, batch: _Batch) -> None:
         with self._lock:
@@ -174,7 +188,7 @@ class History:
             log.error("history cannot be written, requests go on without it: %s", problem)
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._fresh:
             for file in (self._path, *_companions(self._path)):
                 file.unlink(missing_ok=True)
@@ -202,6 +216,15 @@ class History:
                 db.close()
 
 
+def _file_id(path: Path) -> _FileId | None:
+    """Which file is there: SQLite would go on writing into one that nobody can open any more."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _companions(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(path.name + end) for end in ("-wal", "-shm"))
 
@@ -221,9 +244,9 @@ def _fold_ended(db: sqlite3.Connection, now_us: int) -> None:
     """Make the coarse rows whose time is over and that are not there yet."""
     for width_s in COARSE_S:
         width_us = width_s * US
-        after_us = sql.last_start_us(db, width_s)
-        since_us = 0 if after_us is None else after_us + width_us
         until_us = now_us // width_us * width_us
+        after_us = sql.last_start_us(db, width_s, until_us)
+        since_us = 0 if after_us is None else after_us + width_us
         for start_us in sql.starts(db, FINE_S, since_us, until_us, width_us):
             parts: dict[str, list[Window]] = {}
             for part in sql.windows(db, FINE_S, start_us, start_us + width_us):
@@ -245,26 +268,22 @@ class NoHistoryError(Exception):
 
 
 def read_rows(
-    path: Path, width_s: int, *, model: str | None = None, from_us: int = 0
+    path: Path,
+    width_s: int,
+    *,
+    model: str | None = None,
+    from_us: int = 0,
+    to_us: int = 2**62,
+    newest: int | None = None,
 ) -> Iterator[HistoryRow]:
-    """Rows in order of time, then model. Beside a writing gateway too. Raises `NoHistoryError`."""
-    with _reading(path) as db:
-        yield from sql.rows(db, width_s, model, from_us)
-
-
-def newest_start_us(path: Path, width_s: int) -> int:
-    """When the newest row of this width starts; 0 where there is none. Raises `NoHistoryError`."""
-    with _reading(path) as db:
-        return sql.last_start_us(db, width_s) or 0
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Rows in order of time, then model; not more than the `newest`. Beside a writing gateway too.
+    Raises `NoHistoryError`."""
     if not path.is_file():
         raise NoHistoryError(f"there is no history yet: {path}")
     try:
-        with contextlib.closing(sql.connect_to_read(path, busy_ms=_BUSY_MS)) as db:
-            yield db
+        db = sql.connect_to_read(path, busy_ms=_BUSY_MS)
+        with contextlib.closing(db):
+            yield from sql.rows(db, width_s, model, from_us, to_us, newest)
     except sql.EmptyError:
         raise NoHistoryError(f"there is no history yet: {path}") from None
     except (sqlite3.Error, sql.UnreadableError, msgspec.MsgspecError) as error:

@@ -30,6 +30,8 @@ _PUT = (
     f"INSERT OR REPLACE INTO windows ({', '.join(_COLUMNS)}, levels_us) "
     f"VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 )
+_INTEGER_MAX = 2**63 - 1
+"""What SQLite's integers hold. Counts of tokens are engines' words, and sums of them."""
 _COUNTS = ("offered", "retries", "refused", "prompt_tokens", "output_tokens")
 _WINDOW = f"SELECT model, start_us, width_s, {', '.join(_COUNTS)}, levels_us FROM windows"
 _LEVELS = msgspec.msgpack.Decoder(dict[int, int])
@@ -96,7 +98,10 @@ def _check(db: sqlite3.Connection) -> bool:
 
 
 def put(db: sqlite3.Connection, window: Window) -> None:
-    row = msgspec.structs.astuple(window.row())
+    row = (
+        min(value, _INTEGER_MAX) if isinstance(value, int) else value
+        for value in msgspec.structs.astuple(window.row())
+    )
     db.execute(_PUT, (*row, msgspec.msgpack.encode(window.levels_us)))
 
 
@@ -123,9 +128,10 @@ def starts(
     return [start for (start,) in found]
 
 
-def last_start_us(db: sqlite3.Connection, width_s: int) -> int | None:
-    query = "SELECT max(start_us) FROM windows WHERE width_s = ?"
-    last: int | None = db.execute(query, (width_s,)).fetchone()[0]
+def last_start_us(db: sqlite3.Connection, width_s: int, before_us: int) -> int | None:
+    """Of the rows of a time that has come: a clock that once ran ahead has left others."""
+    query = "SELECT max(start_us) FROM windows WHERE width_s = ? AND start_us < ?"
+    last: int | None = db.execute(query, (width_s, before_us)).fetchone()[0]
     return last
 
 
@@ -134,26 +140,35 @@ def drop_before(db: sqlite3.Connection, width_s: int, before_us: int) -> None:
 
 
 def rows(
-    db: sqlite3.Connection, width_s: int, model: str | None, from_us: int
+    db: sqlite3.Connection,
+    width_s: int,
+    model: str | None,
+    from_us: int,
+    to_us: int,
+    newest: int | None,
 ) -> Iterator[HistoryRow]:
-    query = f"SELECT {', '.join(_COLUMNS)} FROM windows WHERE width_s = ? AND start_us >= ?"
-    values: tuple[object, ...] = (width_s, from_us)
+    """In order of time, then model; where there are more than `newest`, the last of them."""
+    query = (
+        f"SELECT {', '.join(_COLUMNS)} FROM windows "
+        "WHERE width_s = ? AND start_us >= ? AND start_us < ?"
+    )
+    values: tuple[object, ...] = (width_s, from_us, to_us)
     if model is not None:
         query, values = query + " AND model = ?", (*values, model)
+    if newest is not None:
+        query += " ORDER BY start_us DESC, model DESC LIMIT ?"
+        query, values = f"SELECT * FROM ({query})", (*values, newest)
     for found in db.execute(query + " ORDER BY start_us, model", values):
         yield HistoryRow(**dict(zip(_COLUMNS, found, strict=True)))
 
 
 def _window(found: tuple[object, ...]) -> Window:
+    """Raises `sqlite3.DatabaseError`, as SQLite does for what it can see of a damaged file."""
     model, start_us, width_s, *counts, levels = found
-    assert isinstance(levels, bytes)
-    return msgspec.convert(
-        {
-            "model": model,
-            "start_us": start_us,
-            "width_s": width_s,
-            **dict(zip(_COUNTS, counts, strict=True)),
-            "levels_us": _LEVELS.decode(levels),
-        },
-        type=Window,
-    )
+    row = {"model": model, "start_us": start_us, "width_s": width_s}
+    row |= dict(zip(_COUNTS, counts, strict=True))
+    try:
+        assert isinstance(levels, bytes)
+        return msgspec.convert({**row, "levels_us": _LEVELS.decode(levels)}, type=Window)
+    except (AssertionError, msgspec.MsgspecError) as error:
+        raise sqlite3.DatabaseError(f"a row of it is damaged: {error}") from None

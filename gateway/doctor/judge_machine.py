@@ -136,6 +136,9 @@ def judge_folder(seen: FolderSeen) -> Iterator[Finding]:
         yield fail("state-dir", f"{seen.path}: {seen.error}", mend)
     elif not seen.exists:
         yield ok("state-dir", f"{seen.path} is made at the first `warmtide up`")
+    elif seen.mode & 0o022:
+        found = f"{seen.path} has mode {seen.mode:04o}: others may write into it, `up` refuses it"
+        yield fail("state-dir", found, f"`chmod 700 {seen.path}`, and remove what is not yours")
     elif seen.mode & 0o077:
         found = f"{seen.path} has mode {seen.mode:04o}: others may look into it"
         yield warn("state-dir", found, f"`chmod 700 {seen.path}`")

@@ -9,7 +9,6 @@ Source: vLLM 0.32's `/metrics`, its deprecations, SGLang's and llama.cpp's docum
 import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from math import isfinite
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -85,6 +84,14 @@ _SHARES = {Meaning.KV_CACHE_USAGE}
 """Of several engines behind one address the fullest counts; all else adds up."""
 
 _HOSTS = re.compile(r"^(?:kserve_|ray_)?(vllm|sglang|llamacpp)[:_]")
+_LINE = re.compile(r"^(?:kserve_|ray_)?(?:vllm|sglang|llamacpp)[:_].*", re.MULTILINE)
+_NAME_END = re.compile(r"[{\s]")
+LINE_CHARS_MAX = 4096
+LINES_CHARS_MAX = 256 * 1024
+"""Of the lines that matter: sixty engines behind one address need a third of it. Parsing is slow,
+and takes the square of a line's labels; a gateway busy with a page is deaf to all requests."""
+VALUE_MAX = 1e15
+"""What is beyond all measure, or below zero, is not taken: sums of it would not even be numbers."""
 _KNOWN = {name for names in ALIASES.values() for name in names}
 
 
@@ -145,14 +152,20 @@ def read_metrics(text: str, model_name: str = "") -> dict[Meaning, float]:
         if name is not None:
             values = [s.value for s in _of_model(by_name[name], model_name)]
             total = float(max(values) if meaning in _SHARES else sum(values))
-            if isfinite(total):
+            if 0 <= total <= VALUE_MAX:
                 found[meaning] = total
     return found
 
 
 def _samples(text: str) -> Iterable[Sample]:
     """Only the lines that matter are parsed: an engine's page has hundreds of others."""
-    lines = [line for line in text.splitlines() if _plain(_name_of(line)) in _KNOWN]
+    found = (line[0] for line in _LINE.finditer(text))
+    lines = [line for line in found if _plain(_name_of(line)) in _KNOWN]
+    if sum(map(len, lines)) > LINES_CHARS_MAX or max(map(len, lines), default=0) > LINE_CHARS_MAX:
+        raise UnreadableError(
+            f"these are too many metrics: over {LINES_CHARS_MAX} characters in lines that are read "
+            f"here, or over {LINE_CHARS_MAX} in one of them"
+        )
     try:
         for family in text_string_to_metric_families("\n".join(lines) + "\n"):
             yield from family.samples
@@ -161,7 +174,7 @@ def _samples(text: str) -> Iterable[Sample]:
 
 
 def _name_of(line: str) -> str:
-    return re.split(r"[{\s]", line, maxsplit=1)[0]
+    return _NAME_END.split(line, maxsplit=1)[0]
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,7 @@
 """What the gateway reads and says in each dialect: heads, errors, the events of a stream."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,28 @@ def test_what_a_client_may_send_is_read(
 def test_what_needs_something_kept_is_seen(fields: dict[str, Any]) -> None:
     head = read_response(json.dumps({"model": "m", "input": "hi", **fields}).encode())
     assert head.needs_state == next(iter(fields))
+
+
+@pytest.mark.parametrize(
+    ("read", "field"),
+    [
+        (read_response, '"input": "hi", "conversation": %s'),
+        (read_response, '"input": "hi", "prompt": %s'),
+        (read_response, '"input": [{}, %s]'),
+        (read_tokens, '"tokens": [1, %s]'),
+    ],
+)
+def test_a_field_of_a_million_parts_is_not_taken_apart(
+    read: Callable[[bytes], Head], field: str
+) -> None:
+    body = b'{"model": "m", ' + (field % f"[{'[],' * 999_999}[]]").encode() + b"}"
+    tracemalloc.start()
+    try:
+        read(body)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < len(body)
 
 
 # --- errors

@@ -155,6 +155,45 @@ async def test_text_that_speaks_of_errors_is_an_answer() -> None:
         assert running.gate.telemetry.models["small"].outcomes[OutcomeKind.ANSWERED] == 1
 
 
+async def test_logprobs_of_the_token_error_are_no_error() -> None:
+    async def script(_: Seen, reply: Reply) -> None:
+        await reply.head()
+        logprobs = b'{"tokens":["error"],"top_logprobs":[{"error":-0.1,"warning":-2.5}]}'
+        await reply.chunk(b'data: {"choices":[{"text":"error","logprobs":%b}]}\n\n' % logprobs)
+        await reply.chunk(DONE)
+        await reply.last()
+
+    async with Engine(script) as engine, gateway(ONE_MODEL) as running:
+        running.fleet.put("a", "small", engine)
+        assert (await ask(running, stream=True)).status_code == 200
+        assert running.gate.telemetry.models["small"].outcomes[OutcomeKind.ANSWERED] == 1
+
+
+UNFINISHED = [
+    event("say [DONE] when you are done"),
+    event("data: [DONE]"),
+    event("one") + b'data: {"choices":[{"delta":{"content":"[DONE]',
+]
+
+
+@pytest.mark.parametrize("said", UNFINISHED)
+async def test_a_text_that_speaks_of_the_end_is_not_the_end(said: bytes) -> None:
+    """An engine that dies after such a text has not finished it."""
+
+    async def script(_: Seen, reply: Reply) -> None:
+        await reply.head()
+        await reply.chunk(said)
+        await reply.last()
+
+    async with Engine(script) as engine, gateway(ONE_MODEL) as running:
+        running.fleet.put("a", "small", engine)
+        response = await ask(running, stream=True)
+        *_, last, nothing = response.text.split("\n\n")
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_failed"
+        assert nothing == ""
+        assert running.gate.telemetry.models["small"].outcomes[OutcomeKind.CUT] == 1
+
+
 async def test_one_oversize_event_costs_its_own_client_and_no_other() -> None:
     async def script(seen: Seen, reply: Reply) -> None:
         if seen.json.get("user") != "bad":

@@ -1,7 +1,10 @@
 """Engines' own metrics beside the gateway's: merged where they come, marked where they do not."""
 
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import pytest
 
 from gateway.scraper import Scraper
 from placement.engines.readings import Meaning, State
@@ -116,6 +119,27 @@ async def test_an_address_that_cannot_be_asked_costs_only_its_own_reading() -> N
             bad, good = (running.gate.readings[lane.lane_id] for lane in running.gate.open_lanes())
             assert bad.problem
             assert good.values[Meaning.RUNNING] == 2
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_a_compressed_page_is_not_unpacked(layers: int) -> None:
+    """A kilobyte of gzip in gzip holds gigabytes; nobody asked for any of it."""
+    body = VLLM.encode()
+    for _ in range(layers):
+        body = gzip.compress(body)
+
+    async def packed(seen: Seen, reply: Reply) -> None:
+        assert seen.headers["accept-encoding"] == "identity"
+        encoding = ", ".join(["gzip"] * layers)
+        head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {len(body)}"
+        reply.writer.write(head.encode() + b"\r\n\r\n" + body)
+
+    async with Engine(packed) as engine, gateway(ONE) as running:
+        running.fleet.put("a", "small", engine)
+        async with scraping(running) as scraper:
+            await scraper.round()
+        readings = running.gate.readings["a"]
+        assert (readings.values, "encoded" in readings.problem) == ({}, True)
 
 
 async def test_a_replica_that_steps_down_is_forgotten() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.events import EventRelay
-from gateway.openai_api import Usage, parse_head
+from gateway.openai_api import Usage, parse_head, usage_in
 from gateway.usage import ask_for_usage
 from placement.catalog import Task
 from tests.gateway.speakers import cut, reads
@@ -65,6 +65,14 @@ def test_of_a_field_given_twice_the_last_counts_as_for_the_engine() -> None:
     assert fuller is not None
     assert fuller.count(b"stream_options") == 1
     assert json.loads(fuller)["stream_options"] == {"include_usage": True}
+
+
+def test_a_token_called_usage_does_not_hide_the_usage() -> None:
+    """vLLM puts `prompt_logprobs` behind the usage, with the prompt's tokens as they read."""
+    told = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    logprobs = [None, {"12": {"logprob": -1.0, "rank": 1, "decoded_token": "usage"}}]
+    answer = json.dumps({"choices": [], **told, "prompt_logprobs": logprobs}).encode()
+    assert usage_in(answer) == Usage(3, 2)
 
 
 # --- the answer

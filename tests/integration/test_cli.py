@@ -186,6 +186,32 @@ def test_status_is_one_document_or_one_table(gateway: Gateway) -> None:
     assert "n0" in table.out
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_state_directory_that_others_may_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    """Who may write there could have left a token that they know, or a link where a file is due."""
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir()
+    state.chmod(mode)
+    victim.write_text("precious")
+    (state / "admin.token").write_text("known")
+    (state / "gateway.json.new").symlink_to(victim)
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    up = warmtide(
+        *("up", "--json", "--catalog", tmp_path / "catalog.yaml", "--state-dir", state),
+        *("--port", "0", "--admin-port", "0"),
+    )
+    assert up.code == 2
+    assert f"chmod 700 {state}" in up.document["error"]
+    assert victim.read_text() == "precious"
+
+
+def test_a_catalog_may_have_any_name(gateway: Gateway, tmp_path: Path) -> None:
+    file = tmp_path / "größer 100 %.yaml"
+    file.write_text(CATALOG)
+    applied = warmtide("catalog", "apply", file, "--json", "--state-dir", gateway.state_dir)
+    assert applied.document["ok"], applied.err
+
+
 def test_commands_over_an_idle_state_directory_say_so(tmp_path: Path) -> None:
     status = warmtide("status", "--json", "--state-dir", tmp_path)
     assert status.code == 1

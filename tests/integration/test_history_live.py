@@ -2,6 +2,7 @@
 
 import resource
 import sqlite3
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -13,10 +14,20 @@ import httpx
 import psutil
 import pytest
 
+from placement.catalog import HistoryKept
+from placement.clock import wall_us
 from placement.engines.base import end_now
-from prewarm.history import NoHistoryError, read_rows
-from prewarm.windows import FINE_US
-from tests.integration.running import Gateway, catalog_text, emulated, running, until, warmtide
+from prewarm.history import History, NoHistoryError, read_rows
+from prewarm.windows import FINE_US, Window
+from tests.integration.running import (
+    WARMTIDE,
+    Gateway,
+    catalog_text,
+    emulated,
+    running,
+    until,
+    warmtide,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -115,6 +126,49 @@ def test_a_restart_goes_on_with_the_history_that_was_there(tmp_path: Path) -> No
     assert sum(row["offered"] for row in shown.document["rows"]) == sent
     exported = warmtide("history", "export", "--width", "10s", "--state-dir", path.parent)
     assert exported.out.splitlines()[0] == "t_s,busy,quiet"
+
+
+def keep(path: Path, *starts_us: int) -> None:
+    """A history with a window for each of these."""
+    history = History(path, HistoryKept())
+    windows = [Window(model="m", start_us=s, width_s=10, levels_us={1: FINE_US}) for s in starts_us]
+    history.add(windows, min(starts_us))
+    history.close(5)
+
+
+def test_a_clock_that_ran_ahead_once_does_not_hide_today(tmp_path: Path) -> None:
+    today = wall_us() // FINE_US * FINE_US - FINE_US
+    keep(tmp_path / "history.db", today, today + 10 * 365 * 86_400 * 1_000_000)
+    shown = warmtide("history", "show", "--width", "10s", "--json", "--state-dir", tmp_path)
+    assert [row["start_us"] for row in shown.document["rows"]] == [today]
+
+
+def test_an_export_overwrites_nothing_in_the_state_directory(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    keep(path, wall_us() // FINE_US * FINE_US - FINE_US)
+    link = tmp_path.with_name("link.csv")
+    link.symlink_to(path)
+    for out in (path, link, tmp_path / "admin.token"):
+        export = warmtide("history", "export", "--out", out, "--state-dir", tmp_path)
+        assert export.code == 2
+        assert "--out" in export.err
+    assert len(list(read_rows(path, 10))) == 1
+    assert not (tmp_path / "admin.token").exists()
+
+
+def test_an_export_that_nobody_reads_to_its_end_blames_no_option(tmp_path: Path) -> None:
+    keep(tmp_path / "history.db", *range(0, 30_000 * FINE_US, FINE_US))
+    command = [*WARMTIDE, "history", "export", "--width", "10s", "--last", "30000 d"]
+    with subprocess.Popen(
+        [*command, "--state-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as export:
+        assert export.stdout is not None
+        assert export.stderr is not None
+        assert export.stdout.readline() == b"t_s,m\r\n"
+        export.stdout.close()
+        assert b"--out" not in export.stderr.read()
 
 
 def test_a_locked_history_is_shown_and_costs_no_request(tmp_path: Path) -> None:

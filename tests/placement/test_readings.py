@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from placement.engines.readings import (
     ALIASES,
+    LINE_CHARS_MAX,
+    LINES_CHARS_MAX,
     Meaning,
     Reading,
     Readings,
@@ -83,6 +85,21 @@ def test_an_engine_that_says_nothing_known_has_no_numbers_at_all() -> None:
 def test_nonsense_after_a_known_name_is_told() -> None:
     with pytest.raises(UnreadableError):
         read_metrics("vllm:num_requests_running many\n")
+
+
+def test_a_page_that_would_keep_its_reader_busy_is_not_parsed() -> None:
+    labels = ",".join(f'a{i}="{i}"' for i in range(LINE_CHARS_MAX // 10))
+    squared = f"vllm:num_requests_running{{{labels}}} 1\n"
+    endless = "vllm:num_requests_running 1\n" * (LINES_CHARS_MAX // 20)
+    for page in (squared, endless):
+        with pytest.raises(UnreadableError, match="too many metrics"):
+            read_metrics(page)
+    assert read_metrics("of no interest\n" * LINES_CHARS_MAX) == {}
+
+
+@pytest.mark.parametrize("value", ["1e308", "+Inf", "-3"])
+def test_what_no_engine_can_mean_is_not_taken(value: str) -> None:
+    assert read_metrics(f"vllm:num_requests_waiting {value}\n") == {}
 
 
 @given(st.text(st.sampled_from('vllm:num_requests_running{}=",# \n0123e+-\\')))

@@ -200,6 +200,66 @@ def test_a_history_of_a_newer_warmtide_is_not_touched(path: Path) -> None:
     assert path.with_suffix(".unreadable-1").read_bytes() == before
 
 
+def test_counts_beyond_all_measure_do_not_end_the_writing(history: History, path: Path) -> None:
+    """Engines tell the counts; a window of ten thousand absurd ones is more than SQLite holds."""
+    for index in range(6):
+        write(history, window(index, prompt_tokens=2**64, output_tokens=7), now_us=end_of(index))
+    assert {(r.prompt_tokens, r.output_tokens) for r in rows(path)} == {(2**63 - 1, 7)}
+    (minute,) = rows(path, 60)
+    assert (minute.prompt_tokens, minute.output_tokens) == (2**63 - 1, 42)
+
+
+def test_a_damaged_row_is_laid_aside_with_its_file(path: Path) -> None:
+    former = History(path, KEPT)
+    write(former, window(0), now_us=end_of(0))
+    former.close(5)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE windows SET levels_us = x'c1'")
+    history = History(path, KEPT)
+    write(history, window(0), now_us=end_of(0))
+    history.close(5)
+    assert path.with_suffix(".unreadable-1").exists()
+    assert len(rows(path)) == 1
+
+
+@pytest.mark.parametrize("away", ["file", "all files", "folder", "replaced"])
+def test_a_file_taken_away_while_it_is_written_begins_anew(
+    history: History, path: Path, away: str
+) -> None:
+    write(history, window(0), now_us=end_of(0))
+    if away == "folder":
+        path.parent.rename(path.parent.with_name("elsewhere"))
+    elif away == "replaced":
+        other = History(path.with_name("other.db"), KEPT)
+        write(other, window(9), now_us=end_of(9))
+        other.close(5)
+        path.with_name("other.db").replace(path)
+    else:
+        for file in [path] if away == "file" else path.parent.glob("history.db*"):
+            file.unlink()
+    write(history, window(1), now_us=end_of(1))
+    write(history, window(2), now_us=end_of(2))
+    kept = [end_of(9)] if away == "replaced" else []
+    assert [r.start_us + FINE_US for r in rows(path)] == [end_of(1), end_of(2), *kept]
+    history.close(5)
+    assert len(rows(path)) == 2 + len(kept)
+
+
+def test_a_clock_that_ran_ahead_once_costs_no_minute_after_it(path: Path) -> None:
+    ahead = 10 * 365 * 24 * 360
+    former = History(path, KEPT)
+    for index in range(ahead, ahead + 60):
+        former.add([window(index)], end_of(index))
+    former.close(5)
+    assert len(rows(path, 60)) == 10
+    history = History(path, KEPT)
+    for index in range(60):
+        history.add([window(index)], end_of(index))
+    history.close(5)
+    assert len([r for r in rows(path, 60) if r.start_us < end_of(60)]) == 10
+    assert len([r for r in rows(path, 300) if r.start_us < end_of(60)]) == 2
+
+
 def test_a_scaled_clock_begins_its_history_anew(path: Path) -> None:
     former = History(path, KEPT)
     write(former, window(100), now_us=end_of(100))
@@ -208,6 +268,19 @@ def test_a_scaled_clock_begins_its_history_anew(path: Path) -> None:
     write(fresh, window(0), now_us=end_of(0))
     fresh.close(5)
     assert [r.start_us for r in rows(path)] == [START_US]
+
+
+def test_the_newest_rows_are_the_last_ones_in_their_order(history: History, path: Path) -> None:
+    for index in range(4):
+        write(history, window(index), window(index, model="a"), now_us=end_of(index))
+    found = read_rows(path, 10, newest=3)
+    assert [(r.start_us, r.model) for r in found] == [
+        (START_US + 2 * FINE_US, "m"),
+        (START_US + 3 * FINE_US, "a"),
+        (START_US + 3 * FINE_US, "m"),
+    ]
+    assert len(list(read_rows(path, 10, newest=100))) == 8
+    assert [r.model for r in read_rows(path, 10, model="m", newest=1)] == ["m"]
 
 
 def test_no_history_says_where_it_was_looked_for(path: Path) -> None:
