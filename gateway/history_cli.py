@@ -16,7 +16,6 @@ import msgspec
 import typer
 
 from gateway import state_dir
-from gateway.recorder import history_file
 from gateway.words import FAILED, BadInputError, fail, say
 from placement.catalog_units import UnitError, parse_time_us
 from placement.clock import wall_us
@@ -80,7 +79,7 @@ def _rows(
         raise BadInputError(f"--last {last}: {error}") from None
     folder = state_dir.named(state)
     card = state_dir.read_card(folder)
-    path = history_file(folder, None if card is None else card.time_scale)
+    path = state_dir.history_file(folder, None if card is None else card.time_scale)
     width_s = WIDTHS_S[width]
     try:
         # Trace time runs ahead of the wall at a scale above 1: "now" is the newest row there.

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.state_dir import history_file
 from placement.catalog import HistoryKept
 from placement.clock import Clock
 from prewarm.history import History, HistoryState
@@ -15,14 +16,6 @@ from prewarm.windows import WindowBook
 
 CLOSE_WALL_S = 5.0
 LATE_US = 1000
-
-
-def history_file(folder: Path, time_scale: float | None) -> Path:
-    """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
-    real, scaled = folder / "history.db", folder / "history-scaled.db"
-    if time_scale is None:
-        return real if real.exists() or not scaled.exists() else scaled
-    return real if time_scale == 1.0 else scaled
 
 
 class Recorder:

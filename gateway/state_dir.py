@@ -175,6 +175,14 @@ def locked(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def history_file(folder: Path, time_scale: float | None) -> Path:
+    """Where the history of a gateway with this scale lies; None: of the one that ran there last."""
+    real, scaled = folder / "history.db", folder / "history-scaled.db"
+    if time_scale is None:
+        return real if real.exists() or not scaled.exists() else scaled
+    return real if time_scale == 1.0 else scaled
+
+
 def own_start_time() -> float:
     return psutil.Process().create_time()
 
