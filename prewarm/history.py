@@ -249,13 +249,14 @@ def read_rows(
 ) -> Iterator[HistoryRow]:
     """Rows in order of time, then model. Beside a writing gateway too. Raises `NoHistoryError`."""
     with _reading(path) as db:
-        yield from sql.rows(db, width_s, model, from_us)
+        if sql.has_table(db):
+            yield from sql.rows(db, width_s, model, from_us)
 
 
 def newest_start_us(path: Path, width_s: int) -> int:
     """When the newest row of this width starts; 0 where there is none. Raises `NoHistoryError`."""
     with _reading(path) as db:
-        return sql.last_start_us(db, width_s) or 0
+        return (sql.last_start_us(db, width_s) or 0) if sql.has_table(db) else 0
 
 
 @contextlib.contextmanager

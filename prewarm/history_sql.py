@@ -86,6 +86,12 @@ def _check(db: sqlite3.Connection) -> None:
         )
 
 
+def has_table(db: sqlite3.Connection) -> bool:
+    """Not yet, for whoever reads a file that a writer has only begun."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'windows'"
+    return db.execute(query).fetchone() is not None
+
+
 def put(db: sqlite3.Connection, window: Window) -> None:
     row = msgspec.structs.astuple(window.row())
     db.execute(_PUT, (*row, msgspec.msgpack.encode(window.levels_us)))

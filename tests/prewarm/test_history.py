@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from placement.catalog import HistoryKept
-from prewarm.history import History, NoHistoryError, read_rows
+from prewarm.history import History, NoHistoryError, newest_start_us, read_rows
 from prewarm.windows import FINE_US, US, HistoryRow, Window
 
 START_US = 1_700_000_100 * US  # the beginning of a five-minute window
@@ -217,6 +217,15 @@ def test_no_history_says_where_it_was_looked_for(path: Path) -> None:
     path.write_bytes(b"junk" * 1000)
     with pytest.raises(NoHistoryError, match="cannot be read"):
         rows(path)
+
+
+def test_a_history_that_is_only_being_made_has_no_rows_yet(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as begun:
+        begun.execute("PRAGMA journal_mode=WAL")
+        assert path.is_file()
+        assert rows(path) == []
+        assert newest_start_us(path, 10) == 0
 
 
 WRITER = """
