@@ -1,7 +1,7 @@
-"""The gateway's folder: who runs, where, what it is doing, the admin token. An edge.
+"""The gateway's folder: who runs, where, what it is doing, its token, its history. An edge.
 
 In: a state directory. Out: the running gateway's card, the phase of one that starts or ends, its
-lock, tokens (mode 0600). Never: trusts a pid without its start time.
+lock, tokens (mode 0600), where its history lies. Never: trusts a pid without its start time.
 """
 
 import contextlib

@@ -11,11 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from loadtests.draws import OUTPUT_TOKENS, PROMPT_TOKENS, Ints, renewal_within, stream
+from loadtests.errors import AskedError
 from prewarm.traces.records import Counts, Requests, Trace
-
-
-class AskedError(Exception):
-    """The command asks for what the trace or the fleet does not have. For people, one sentence."""
 
 
 class Span(NamedTuple):

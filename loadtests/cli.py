@@ -136,7 +136,7 @@ def _told(work: "Callable[[Console], Document]", *, as_json: bool) -> None:
     from rich.console import Console
 
     from loadtests.answers import Outcome
-    from loadtests.arrivals import AskedError
+    from loadtests.errors import AskedError
     from loadtests.fleet_process import FleetError
     from placement.catalog_problems import CatalogError
     from prewarm.traces.records import TraceError
@@ -171,7 +171,7 @@ def _show(document: "Document") -> None:
 
 
 def _named(trace: str) -> str:
-    from loadtests.arrivals import AskedError
+    from loadtests.errors import AskedError
 
     if not trace:
         raise AskedError("name a trace file, or 'generated', or use --demo")
@@ -180,7 +180,7 @@ def _named(trace: str) -> str:
 
 def key_from(path: Path | None) -> str:
     """The API key from its file, which must be nobody else's to read."""
-    from loadtests.arrivals import AskedError
+    from loadtests.errors import AskedError
     from loadtests.private_file import private_text
 
     if path is None:

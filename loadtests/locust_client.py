@@ -14,7 +14,7 @@ from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPSocketPoolResponse
 
 from loadtests.answers import Answer, Ending, Outcome, Reading
-from loadtests.arrivals import AskedError
+from loadtests.errors import AskedError
 from loadtests.visits import Kind, Visit
 from placement.clock import monotonic_us
 

@@ -18,7 +18,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtests.answers import Outcome
-from loadtests.arrivals import AskedError
+from loadtests.errors import AskedError
 from loadtests.locust_client import Client, Heard
 from loadtests.private_file import private_text
 from loadtests.prompts import Prompts

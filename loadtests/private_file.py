@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from loadtests.arrivals import AskedError
+from loadtests.errors import AskedError
 
 
 def private_text(path: Path, flag: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from loadtests.arrivals import AskedError
+from loadtests.errors import AskedError
 from loadtests.fleet_process import FleetError
 from placement.catalog import EngineKind, Task
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from loadtests.arrivals import AskedError
 from loadtests.draws import Lognormal, stream
+from loadtests.errors import AskedError
 from loadtests.prompts import Prompts
 
 SHARED_BLOCK_TOKENS = 16

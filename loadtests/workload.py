@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from loadtests.arrivals import (
-    AskedError,
     Caps,
     Lengths,
     Slice,
@@ -25,6 +24,7 @@ from loadtests.arrivals import (
     volumes,
 )
 from loadtests.draws import ARRIVALS_CV, OUTPUT_TOKENS, PROMPT_TOKENS
+from loadtests.errors import AskedError
 from loadtests.generator import generate_counts
 from loadtests.target import Target
 from loadtests.trace_places import GENERATED

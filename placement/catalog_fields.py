@@ -30,6 +30,7 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 ENV_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}$"
 URL_PATTERN = r"^https?://"
 REMEDY = "remedy"
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 def refuse(what: str, remedy: str) -> PydanticCustomError:
@@ -87,26 +88,29 @@ def _at_least_a_quarter(value: int) -> int:
     return value
 
 
-def _read_url(value: object) -> str:
+def _url(whose: str, example: str, credentials: str) -> PlainValidator:
     """A base URL without what does not belong in one. The value is never repeated."""
-    remedy = "Write for example http://127.0.0.1:9000"
-    if not isinstance(value, str) or len(value) > 2048 or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise refuse("expected the URL of an OpenAI-compatible server", remedy)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise refuse("not a valid URL", remedy) from None
-    if parts.scheme not in ("http", "https"):
-        raise refuse("the URL must start with http:// or https://", remedy)
-    if "@" in parts.netloc:
-        what = "a URL must not carry credentials"
-        raise refuse(what, "Remove them, and name an environment variable in `api_key_env`")
-    if not parts.hostname or port == 0:
-        raise refuse("the URL names no host or an impossible port", remedy)
-    if parts.query or parts.fragment:
-        raise refuse("a base URL has no query and no fragment", remedy)
-    return value.rstrip("/").removesuffix("/v1").rstrip("/")
+    remedy = f"Write for example {example}"
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or len(value) > 2048 or _BLANKS.search(value):
+            raise refuse(f"expected the URL of {whose}", remedy)
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise refuse("not a valid URL", remedy) from None
+        if parts.scheme not in ("http", "https"):
+            raise refuse("the URL must start with http:// or https://", remedy)
+        if "@" in parts.netloc:
+            raise refuse("a URL must not carry credentials", f"Remove them, and {credentials}")
+        if not parts.hostname or port == 0:
+            raise refuse("the URL names no host or an impossible port", remedy)
+        if parts.query or parts.fragment:
+            raise refuse("a base URL has no query and no fragment", remedy)
+        return value.rstrip("/").removesuffix("/v1").rstrip("/")
+
+    return PlainValidator(read)
 
 
 def _json(pattern: str, *examples: str) -> WithJsonSchema:
@@ -158,7 +162,24 @@ EnvName = Annotated[
     ),
     _json(ENV_PATTERN, "OPENAI_API_KEY"),
 ]
-Url = Annotated[str, PlainValidator(_read_url), _json(URL_PATTERN, "http://127.0.0.1:9000")]
+Url = Annotated[
+    str,
+    _url(
+        "an OpenAI-compatible server",
+        "http://127.0.0.1:9000",
+        "name an environment variable in `api_key_env`",
+    ),
+    _json(URL_PATTERN, "http://127.0.0.1:9000"),
+]
+CollectorUrl = Annotated[
+    str,
+    _url(
+        "an OpenTelemetry collector",
+        "http://127.0.0.1:4318",
+        "set OTEL_EXPORTER_OTLP_HEADERS where `warmtide up` is called",
+    ),
+    _json(URL_PATTERN, "http://127.0.0.1:4318"),
+]
 GpuTypeName = Annotated[
     str,
     PlainValidator(_read_gpu_type),

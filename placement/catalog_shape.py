@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from placement.catalog_fields import (
     Bytes,
+    CollectorUrl,
     Count,
     Digest,
     Entry,
@@ -225,7 +226,7 @@ class TelemetryEntry(Entry):
     """How long history rows of 5 minutes are kept. Default 400 d."""
     scrape: TimeUs = 5_000_000
     """How often engines' metrics are read; 0 s is never. Default 5 s."""
-    otlp: Url | None = None
+    otlp: CollectorUrl | None = None
     """Where spans are sent, OTLP over HTTP: for example http://127.0.0.1:4318. Default nowhere."""
     trace_share: Share = 1.0
     """Share of requests that are traced, of those that bring no decision of their own."""

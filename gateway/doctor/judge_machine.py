@@ -14,6 +14,7 @@ from gateway.doctor.finding import Finding, fail, ok, warn
 from placement.catalog import Catalog, EngineKind
 from placement.catalog_units import human_bytes
 from placement.edges import host_bytes
+from placement.engines.llamacpp_context import context_tokens
 from placement.snapshot import Rung
 
 DISK_FAIL_BYTES = 64_000_000
@@ -26,9 +27,6 @@ AGENT_BYTES = 45_000_000
 ENGINE_HOST_BYTES = 40_000_000
 LLAMACPP_BYTES = 75_000_000
 """Measured: what each process takes beside weights and KV cache (docs/operating.md)."""
-
-LLAMACPP_CONTEXT_TOKENS_MAX = 8192
-"""Four slots of 2048 tokens: what a llama.cpp engine of ours opens at most."""
 
 CLOCK_SLACK_S = 120.0
 
@@ -206,8 +204,8 @@ def needed_bytes(catalog: Catalog) -> int:
         need += ENGINE_HOST_BYTES * len(catalog.nodes)
     for spec in catalog.models:
         if spec.engine is EngineKind.LLAMACPP:
-            tokens = min(spec.max_num_seqs * spec.max_model_len, LLAMACPP_CONTEXT_TOKENS_MAX)
-            need += spec.weights_bytes + tokens * spec.kv_bytes_per_token + LLAMACPP_BYTES
+            kv_bytes = context_tokens(spec) * spec.kv_bytes_per_token
+            need += spec.weights_bytes + kv_bytes + LLAMACPP_BYTES
         elif spec.engine is EngineKind.VLLM:
             need += host_bytes(spec, Rung.PARKED)
     return need

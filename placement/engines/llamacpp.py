@@ -30,14 +30,13 @@ from placement.catalog import Frozen, ModelSpec
 from placement.engines.asgi import Door, Request, announce, bind
 from placement.engines.emulated_requests import error_body
 from placement.engines.llamacpp_bodies import BadBodyError, Whole, prepare, tidy, wants_usage
+from placement.engines.llamacpp_context import context_tokens, slot_tokens, slots
 from placement.engines.llamacpp_tokens import TOKEN_ROUTES, Tokens
 from placement.engines.translated import TRANSLATED, translate
 
 LOG = logging.getLogger("warmtide.llamacpp")
 _PYPI = "pypi:"
-_SLOTS_MAX = 4
 _THREADS_MAX = 2
-_CONTEXT_TOKENS_MAX = 2048
 _WAITING_MAX = 64
 
 
@@ -78,19 +77,13 @@ def find_weights(source: str) -> Path:
     )
 
 
-def longest_tokens(spec: ModelSpec) -> int:
-    """Prompt and answer of one request together."""
-    return min(spec.max_model_len, _CONTEXT_TOKENS_MAX)
-
-
 def load(spec: ModelSpec, key: str) -> Any:
     """llama.cpp with the model in memory, on one or two threads."""
     params = xllamacpp.CommonParams()
-    slots = max(min(spec.max_num_seqs, _SLOTS_MAX), 1)
     threads = min(_THREADS_MAX, os.cpu_count() or 1)
     params.model.path = str(find_weights(spec.source))
-    params.n_parallel = slots
-    params.n_ctx = slots * longest_tokens(spec)
+    params.n_parallel = slots(spec)
+    params.n_ctx = context_tokens(spec)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
@@ -110,7 +103,7 @@ class LlamaCpp:
         self._engine = engine
         self._names = (spec.id, *spec.aliases)
         address = engine.listening_address
-        self._tokens = Tokens(address, key, longest_tokens(spec), self._names)
+        self._tokens = Tokens(address, key, slot_tokens(spec), self._names)
         self._pool = ThreadPoolExecutor(_WAITING_MAX, thread_name_prefix="llamacpp")
         self._running = 0
         self._asked = 0

@@ -171,6 +171,14 @@ def test_an_export_that_nobody_reads_to_its_end_blames_no_option(tmp_path: Path)
         assert b"--out" not in export.stderr.read()
 
 
+def assert_every_request_is_written(gateway: Gateway, asked: Traffic, path: Path) -> None:
+    """Once the window is over in which the last of them came."""
+    end_of_traffic = gateway.status()["now_us"]
+    until(lambda: gateway.status()["history"]["upto_us"] >= end_of_traffic, "the rest is written")
+    assert set(asked.ended) == {200}
+    assert offered(path) == asked.ended[200]
+
+
 def test_a_locked_history_is_shown_and_costs_no_request(tmp_path: Path) -> None:
     with running(tmp_path, catalog_text(MODELS), time_scale=SCALE) as gateway:
         path = gateway.state_dir / "history-scaled.db"
@@ -181,12 +189,7 @@ def test_a_locked_history_is_shown_and_costs_no_request(tmp_path: Path) -> None:
                 until(lambda: "locked" in gateway.status()["history"]["problem"], "it is told")
                 other.execute("ROLLBACK")
             until(lambda: not gateway.status()["history"]["problem"], "it is written again")
-        end_of_traffic = gateway.status()["now_us"]
-        until(
-            lambda: gateway.status()["history"]["upto_us"] >= end_of_traffic, "the rest is written"
-        )
-        assert set(asked.ended) == {200}
-        assert offered(path) == asked.ended[200]
+        assert_every_request_is_written(gateway, asked, path)
 
 
 def test_a_full_disk_is_shown_and_costs_no_request(tmp_path: Path) -> None:
@@ -200,9 +203,4 @@ def test_a_full_disk_is_shown_and_costs_no_request(tmp_path: Path) -> None:
             assert gateway.status()["history"]["pending"] > 0
             process.rlimit(resource.RLIMIT_FSIZE, (-1, -1))
             until(lambda: not gateway.status()["history"]["problem"], "it is written again")
-        end_of_traffic = gateway.status()["now_us"]
-        until(
-            lambda: gateway.status()["history"]["upto_us"] >= end_of_traffic, "the rest is written"
-        )
-        assert set(asked.ended) == {200}
-        assert offered(path) == asked.ended[200]
+        assert_every_request_is_written(gateway, asked, path)

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.arrivals import (
-    AskedError,
     Caps,
     Lengths,
     Span,
@@ -18,6 +17,7 @@ from loadtests.arrivals import (
     volumes,
 )
 from loadtests.draws import renewal_within, stream
+from loadtests.errors import AskedError
 from prewarm.traces.records import HOUR_US, US, Counts, Requests
 
 BIN_US = 600 * US

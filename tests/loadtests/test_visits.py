@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.arrivals import AskedError
+from loadtests.errors import AskedError
 from loadtests.prompts import Prompts
 from loadtests.visits import (
     LEAVE_AFTER_EVENTS_MAX,

@@ -297,6 +297,17 @@ def test_an_address_that_cannot_work_is_refused(url: object) -> None:
     assert "hunter2" not in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("h h", "OpenTelemetry"), ("http://me:hunter2@h", "OTEL_EXPORTER_OTLP_HEADERS")],
+)
+def test_a_collectors_address_is_refused_in_words_about_collectors(url: str, words: str) -> None:
+    problem = only_problem(SMALL + yaml.safe_dump({"telemetry": {"otlp": url}}))
+    assert problem.field == "telemetry.otlp"
+    assert words in str(problem)
+    assert "hunter2" not in str(problem)
+
+
 @pytest.mark.parametrize("place", ["keys: [{s}]", "keys: {s}", "keys: {{{s}: 1}}", "id: [{s}]"])
 def test_a_secret_in_clear_is_refused_and_not_repeated(place: str) -> None:
     secret = "sk-hunter2hunter2hunter2"
