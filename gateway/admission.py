@@ -110,18 +110,21 @@ class Admission:
     def wake(self, model_id: str, now_us: int) -> None:
         """Send off as many held requests of a model as there are free slots, oldest first."""
         queue = self._queues.get(model_id)
+        if queue is None:
+            return
         passed: list[Ticket] = []
-        while queue:
-            ticket = queue.popleft()
-            lane = pick(self.table.lanes(model_id), ticket.excluded, now_us)
-            if lane is None:
-                passed.append(ticket)
-                if not ticket.excluded:
-                    break
-                continue
-            lane.in_flight += 1
-            ticket.go(lane)
-        if queue is not None:
+        try:
+            while queue:
+                ticket = queue.popleft()
+                lane = pick(self.table.lanes(model_id), ticket.excluded, now_us)
+                if lane is None:
+                    passed.append(ticket)
+                    if not ticket.excluded:
+                        break
+                    continue
+                lane.in_flight += 1
+                ticket.go(lane)
+        finally:  # a bug in sending one must not lose the others
             queue.extendleft(reversed(passed))
 
     def held(self, model_id: str) -> int:

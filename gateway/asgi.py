@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol
 from gateway.openai_api import Refusal, error_body
-from gateway.wire import REASONS, plain_response
+from gateway.wire import REASONS, Request, plain_response
 
 Scope = dict[str, Any]
 

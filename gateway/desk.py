@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from gateway.asgi import AsgiAnswer
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol
 from gateway.journey import Journey
 from gateway.openai_api import BadBodyError, Head, Refusal, error_body, unknown_model
 from gateway.reply import Reply
 from gateway.routes import ROUTES, Route, allowed, who_serves
 from gateway.telemetry import OutcomeKind, Record
-from gateway.wire import plain_response
+from gateway.wire import Request, plain_response
 from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
@@ -104,6 +104,11 @@ class Desk:
             return denied._replace(message=f"{denied.message}; {who_serves(route, specs)}")
         return denied
 
+    def refused(self, why: Refusal) -> None:
+        """What a connection refused by itself: malformed, too large, too slow."""
+        refused = OutcomeKind.REFUSED
+        self.gate.record(Record(model_id="", outcome=refused, code=why.value.code, demand=False))
+
     def names_for(self, tenant: Tenant | None) -> list[str]:
         """The names that a tenant may know of."""
         names = self.gate.names.items()
@@ -146,7 +151,13 @@ class Desk:
         reply = Reply(connection, request, request_id, route.dialect, stream=False)
         reply.refuse(why, denied.message, US, param=denied.param, headers=headers)
         self.gate.record(
-            Record(model_id=denied.model_id, outcome=OutcomeKind.REFUSED, code=why.value.code)
+            Record(
+                model_id=denied.model_id,
+                outcome=OutcomeKind.REFUSED,
+                operation=route.operation,
+                code=why.value.code,
+                demand=False,
+            )
         )
         connection.done(keep_alive=reply.keep_alive)
 
@@ -172,6 +183,9 @@ class AdminDesk:
             connection.done(keep_alive=False)
             return
         AsgiAnswer(self._app, connection, request).begin()
+
+    def refused(self, why: Refusal) -> None:
+        """The admin port's requests are nobody's demand: they are not counted."""
 
 
 def _unfit(

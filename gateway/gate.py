@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.admission import Admission, EtaOf, Ticket
-from gateway.hot_protocol import Request
 from gateway.queues import STALE_AFTER, QueueDepth, queue_depth
 from gateway.routing import Lane, RoutingTable, pick
 from gateway.telemetry import OutcomeKind, Record, Telemetry
 from gateway.tracing import CONTEXT_HEADERS, Trace, Tracing
 from gateway.upstream import UpstreamPool
+from gateway.wire import Request
 from placement.catalog import Adapter, Catalog, ModelId, ModelSpec, Tenant
 from placement.clock import Clock
 from placement.engines.readings import Readings

@@ -14,7 +14,7 @@ import httptools
 
 from gateway.openai_api import Refusal
 from gateway.routes import dialect_of
-from gateway.wire import Answering, RefuseError, plain_response, without_origin
+from gateway.wire import Answering, RefuseError, Request, plain_response, without_origin
 
 log = logging.getLogger("warmtide.gateway")
 
@@ -44,27 +44,14 @@ LINGER_BYTES_MAX = 2 * BODY_BYTES_MAX
 WRITE_HIGH_BYTES = 256 * 1024
 
 
-class Request:
-    """One request, whole. Header names are lower case; of repeated headers the last one counts."""
-
-    __slots__ = ("body", "header", "keep_alive", "method", "path", "query", "version")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.path = b""
-        self.query = b""
-        self.version = "1.1"
-        self.header: dict[bytes, bytes] = {}
-        self.body = b""
-        self.keep_alive = True
-
-
 class Desk(Protocol):
     """Where whole requests go. `tick` counts the sweeps over its connections."""
 
     tick: int
 
     def take(self, connection: "HotProtocol", request: Request) -> None: ...
+    def refused(self, why: Refusal) -> None:
+        """What came was no request; it has been answered all the same."""
 
 
 class HotProtocol(asyncio.Protocol):
@@ -396,5 +383,6 @@ class HotProtocol(asyncio.Protocol):
         """Answer what cannot be a request, then close: the framing is no longer to be trusted."""
         body = dialect_of(without_origin(self._url)).error_body(why, message)
         self._last_words = plain_response(why.value.status, body, close=True)
+        self._desk.refused(why)
         if self.answering is None and not self._pipeline:  # else those are answered first
             self._next()

@@ -10,7 +10,7 @@ import asyncio
 
 from gateway.admission import Held, No, Ticket, Verdict
 from gateway.gate import Gate
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol
 from gateway.openai_api import Head, Refusal, Usage, replace_model
 from gateway.relay import NO_EVENTS, Relay
 from gateway.reply import Reply
@@ -20,6 +20,7 @@ from gateway.telemetry import OutcomeKind, Record
 from gateway.tracing import Trace
 from gateway.upstream import Exchange
 from gateway.usage import ask_for_usage
+from gateway.wire import Request
 from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
@@ -34,8 +35,8 @@ class Journey(Ticket):
 
     __slots__ = (
         "_alarm", "_attempts", "_body", "_connection", "_ended", "_exchange", "_gate", "_head",
-        "_heartbeat", "_held_us", "_lane", "_relay", "_reply", "_request", "_retry", "_route",
-        "_rung", "_trace", "_unread_since_us", "request_id",
+        "_heartbeat", "_held_us", "_keep_usage", "_lane", "_relay", "_reply", "_request", "_retry",
+        "_route", "_rung", "_trace", "_unread_since_us", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +60,7 @@ class Journey(Ticket):
         self._route = route
         self._head = head
         self._body = request.body
-        self._retry = False
+        self._retry = self._keep_usage = False
         self._trace: Trace | None = None
         self._lane: Lane | None = None
         self._exchange: Exchange | None = None
@@ -81,12 +82,29 @@ class Journey(Ticket):
         gate = self._gate
         if gate.tracing is not None:
             self._trace = gate.tracing.begin(self._request, self._route.operation, self._head.model)
+        try:
+            self._write_body()
+        except RecursionError:
+            self.tenant = None  # nothing was counted
+            self._refuse(Refusal.BAD_REQUEST, "the body is nested too deeply to be a request")
+            return
         verdict = gate.admission.arrive(self, self.arrived_us)
         if isinstance(verdict, No):
             self.tenant = None  # nothing was counted
         else:
             gate.watch(self, self.deadline_us - self.arrived_us)
         self._follow(verdict)
+
+    def _write_body(self) -> None:
+        """What engines get, whichever it will be: once, on the stack that took the client's."""
+        asked = self._head
+        name = upstream_name(self.spec, asked.model)
+        if name != asked.model:
+            self._body = replace_model(self._body, name)
+        if asked.stream and self._route.asks_usage and self.spec.managed:
+            fuller = ask_for_usage(self._body, asked.stream_options)
+            if fuller is not None:
+                self._body, self._keep_usage = fuller, True
 
     def _follow(self, verdict: Verdict) -> None:
         if isinstance(verdict, No):
@@ -110,17 +128,10 @@ class Journey(Ticket):
             self._rung = lane.climbed_from
         self._lane = lane
         self._attempts += 1
-        route, asked, body = self._route, self._head, self._body
-        name = upstream_name(self.spec, asked.model)
-        if name != asked.model:
-            body = replace_model(body, name)
+        route, body = self._route, self._body
         events = None
-        if asked.stream:
-            fuller = None
-            if route.asks_usage and self.spec.managed:
-                fuller = ask_for_usage(body, asked.stream_options)
-            events = route.dialect.events(keep_usage=fuller is not None)
-            body = body if fuller is None else fuller
+        if self._head.stream:
+            events = route.dialect.events(keep_usage=self._keep_usage)
         self._relay = Relay(self._reply, route, lane, self._rung, self._held_us, events)
         head = self._gate.upstream_head(
             lane,

@@ -5,10 +5,10 @@ decides what to say.
 """
 
 from gateway.dialects import Dialect
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol
 from gateway.openai_api import Refusal
 from gateway.routing import Lane
-from gateway.wire import REASONS
+from gateway.wire import REASONS, Request
 
 US = 1_000_000
 RETRY_AFTER_MAX_S = 120

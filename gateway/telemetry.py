@@ -69,6 +69,8 @@ class Record(Frozen, frozen=True, kw_only=True):
     """`gen_ai.operation.name`."""
     code: str = ""
     duration_us: int = 0
+    demand: bool = True
+    """It reached its model's queue; what was denied before is nobody's demand."""
     retry: bool = False
     cold: bool = False
     rung: str = ""
@@ -102,7 +104,7 @@ class ModelTelemetry:
 
     def add(self, records: Sequence[Record]) -> None:
         refused = OutcomeKind.REFUSED
-        self.offered += sum(not r.retry for r in records)
+        self.offered += sum(r.demand and not r.retry for r in records)
         self.outcomes.update(r.outcome for r in records)
         self.refused.update(r.code for r in records if r.outcome is refused)
         self.cold_starts.update(r.rung or "unserved" for r in records if r.cold)

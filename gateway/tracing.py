@@ -12,8 +12,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from gateway.checks import UnfitError
-from gateway.hot_protocol import Request
 from gateway.telemetry import OutcomeKind, Record
+from gateway.wire import Request
 from placement.catalog import TelemetryPolicy
 from placement.clock import wall_us
 

@@ -1,7 +1,7 @@
 """What a connection and those who answer on it agree on. Pure.
 
-In: nothing. Out: the shape of an answer under way, a whole response, a refusal as an exception, the
-forms of a URL. Never: reads or writes a byte of a connection.
+In: nothing. Out: a request, the shape of an answer under way, a whole response, a refusal as an
+exception, the forms of a URL. Never: reads or writes a byte of a connection.
 """
 
 import http
@@ -10,6 +10,21 @@ from typing import Protocol
 from gateway.openai_api import Refusal
 
 REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+
+
+class Request:
+    """One request, whole. Header names are lower case; of repeated headers the last one counts."""
+
+    __slots__ = ("body", "header", "keep_alive", "method", "path", "query", "version")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.path = b""
+        self.query = b""
+        self.version = "1.1"
+        self.header: dict[bytes, bytes] = {}
+        self.body = b""
+        self.keep_alive = True
 
 
 class Answering(Protocol):

@@ -16,10 +16,11 @@ from gateway import state_dir
 from gateway.admin import build_admin
 from gateway.checks import UnfitError
 from gateway.desk import AdminDesk
-from gateway.hot_protocol import HotProtocol, Request
+from gateway.hot_protocol import HotProtocol
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Settings
 from gateway.telemetry import OutcomeKind, Record
+from gateway.wire import Request
 from gateway.words import StartError
 from placement.catalog import HistoryKept
 from placement.snapshot import Rung

@@ -125,6 +125,7 @@ async def test_who_sends_a_request_drop_by_drop_is_told_and_let_go(sent: bytes) 
         got = await asyncio.wait_for(reader.read(), 5)
         assert got.startswith(b"HTTP/1.1 408 ")
         assert b"request_timeout" in got
+        assert running.gate.telemetry.models[""].refused == {"request_timeout": 1}
         assert not engine.seen
         writer.close()
 

@@ -181,6 +181,17 @@ async def sends_nonsense(running: Running, draw: random.Random) -> Saw:
     return told(await exchange(running, post(draw.choice(bodies))), stream=False)
 
 
+async def sends_what_is_no_request(running: Running, draw: random.Random) -> Saw:
+    """Refused by the connection itself: malformed, its headers too large, its body too large."""
+    line = b"POST /v1/chat/completions HTTP/1.1\r\n"
+    forms = (
+        b"nonsense\r\n\r\n",
+        line + b"x: %b\r\n\r\n" % (b"y" * 70_000),
+        line + b"content-length: 99999999999\r\n\r\n",
+    )
+    return told(await exchange(running, draw.choice(forms)), stream=False)
+
+
 async def leaves_while_it_waits(running: Running, draw: random.Random) -> Saw:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(request(draw, hangs_at_once, stream=draw.random() < 0.5))
@@ -235,7 +246,7 @@ async def exchange(running: Running, *pieces: bytes) -> bytes:
 
 CLIENT_KINDS: tuple[Client, ...] = (
     reads_it_all, reads_it_all, reads_it_all, reads_it_all, sends_slowly, sends_nonsense,
-    leaves_while_it_waits, leaves_in_the_middle,
+    sends_what_is_no_request, leaves_while_it_waits, leaves_in_the_middle,
 )  # fmt: skip
 
 

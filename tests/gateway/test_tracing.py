@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.checks import UnfitError
-from gateway.hot_protocol import Request
 from gateway.telemetry import OutcomeKind, Record
 from gateway.tracing import Tracing, check_tracing
+from gateway.wire import Request
 from placement.catalog import TelemetryPolicy
 from tests.builders import catalog, model
 from tests.gateway.world import Engine, Running, answer, ask, chat, gateway, until
