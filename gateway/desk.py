@@ -5,6 +5,7 @@ In: requests from connections. Out: journeys, or one clear refusal each. Never: 
 
 import hashlib
 import itertools
+import re
 import secrets
 from typing import Any, NamedTuple
 
@@ -21,6 +22,11 @@ from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
 DEADLINE_US_MAX = 3600 * US
+_LOCAL_PAGE = re.compile(rb"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
+FOREIGN_PAGE = (
+    "a page of another site asked, in somebody's browser: without tenants only pages of this "
+    "machine may. Declare tenants and send a key, or ask from a server"
+)
 TIMEOUT_HEADER = "x-request-timeout-ms"
 _TIMEOUT_HEADER = TIMEOUT_HEADER.encode()
 
@@ -80,6 +86,8 @@ class Desk:
         if self.stopping:
             return Denied(Refusal.STOPPING, "the gateway is stopping: try again in a moment")
         header = request.header
+        if b"origin" in header and self._of_a_foreign_page(header[b"origin"]):
+            return Denied(Refusal.FORBIDDEN, FOREIGN_PAGE)
         given = header.get(b"authorization", b"")
         tenant: Tenant | str | None = self.gate.tenant_by_header.get(given)
         if tenant is None:
@@ -108,6 +116,11 @@ class Desk:
         """What a connection refused by itself: malformed, too large, too slow."""
         refused = OutcomeKind.REFUSED
         self.gate.record(Record(model_id="", outcome=refused, code=why.value.code, demand=False))
+
+    def _of_a_foreign_page(self, origin: bytes) -> bool:
+        """Without tenants, being on this machine is the only key, and every page of the web that a
+        browser here shows has it: it may send a body as plain text, or name its host 127.0.0.1."""
+        return not self.gate.catalog.tenants and _LOCAL_PAGE.fullmatch(origin) is None
 
     def names_for(self, tenant: Tenant | None) -> list[str]:
         """The names that a tenant may know of."""

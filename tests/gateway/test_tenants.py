@@ -58,6 +58,42 @@ async def test_a_key_opens_its_tenants_models_and_no_others(
         assert all("authorization" not in seen.headers for seen in engine.seen)
 
 
+PAGES = [
+    ("https://elsewhere.example", 403),
+    ("http://elsewhere.example:8000", 403),
+    ("http://localhost.elsewhere.example", 403),
+    ("http://127.0.0.1.elsewhere.example", 403),
+    ("null", 403),
+    ("", 403),
+    ("http://localhost:3000", 200),
+    ("http://127.0.0.1:8000", 200),
+    ("https://[::1]", 200),
+]
+
+
+@pytest.mark.parametrize(("origin", "expected"), PAGES)
+async def test_without_tenants_pages_of_other_sites_may_not_ask(origin: str, expected: int) -> None:
+    """A browser sends plain text anywhere unasked, and a name may lead to 127.0.0.1 all at once."""
+    headers = {"origin": origin, "content-type": "text/plain"}
+    async with Engine() as engine, gateway(catalog(model("small"))) as running:
+        running.fleet.put("a", "small", engine)
+        async with httpx.AsyncClient(base_url=running.url) as client:
+            for path in ("/v1/chat/completions", "/v1/messages", "/tokenize"):
+                body = {**chat("small"), "max_tokens": 3}
+                response = await client.post(path, json=body, headers=headers)
+                assert response.status_code == expected, path
+        assert bool(engine.seen) == (expected == 200)
+
+
+async def test_with_tenants_the_key_says_who_may_ask_wherever_it_is() -> None:
+    headers = {"origin": "https://elsewhere.example", "authorization": f"Bearer {KEY}"}
+    async with Engine() as engine, gateway(GUARDED) as running:
+        running.fleet.put("a", "small", engine)
+        async with httpx.AsyncClient(base_url=running.url) as client:
+            asked = await client.post("/v1/chat/completions", json=chat("small"), headers=headers)
+        assert asked.status_code == 200
+
+
 async def test_the_list_of_models_shows_a_tenant_only_its_own() -> None:
     async with gateway(GUARDED) as running, httpx.AsyncClient(base_url=running.url) as client:
         assert (await client.get("/v1/models")).status_code == 401
