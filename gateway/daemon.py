@@ -62,16 +62,18 @@ def _welcome(card: state_dir.Card, catalog: Catalog) -> str:
     question = "What is the capital of France?"
     messages = f'[{{"role":"user","content":"{question}"}}]'
     body = f'{{"model":"{first}","temperature":0,"messages":{messages}}}'
+    usual = Path(card.state_dir) == state_dir.named(None)
+    over = "" if usual else f" --state-dir {card.state_dir}"
     lines += [
         "",
         "Try it:",
         f"  curl -s {card.url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\",
         f"    -d '{body}'",
         "",
-        "Look:  warmtide status          (live table; `make status`)",
+        f"Look:  warmtide status{over}          (a live table; `--page` for a page)",
         f"       {card.url}/v1/models  (rungs and estimated waits)",
         f"       {card.state_dir}/  (logs, state, admin token)",
-        "End:   warmtide down            (`make down`)",
+        f"End:   warmtide down{over}",
     ]
     return "\n".join(lines)
 

@@ -75,6 +75,7 @@ class Serving:
         self._tell = tell
         self._secret_of = secret_of
         self.folder = Path(settings.state_dir)
+        self._declared_scale = catalog.time_scale
         scale = settings.time_scale or catalog.time_scale
         self.catalog = msgspec.structs.replace(catalog, time_scale=scale)
         self.clock = Clock(scale)
@@ -212,6 +213,11 @@ class Serving:
         fresh = parse_catalog(text, name)
         check_fit(fresh, self.settings.host, self._secret_of)
         check_tracing(fresh.telemetry)
+        if fresh.time_scale != self._declared_scale:
+            raise NodesChangedError(
+                f"time_scale cannot change while the fleet runs (from {self._declared_scale:g} to "
+                f"{fresh.time_scale:g}): `warmtide down`, then `warmtide up`"
+            )
         fresh = msgspec.structs.replace(fresh, time_scale=self.clock.scale)
         async with self._applying:
             changes = await self._take(fresh)

@@ -143,7 +143,7 @@ def check_tracing(policy: TelemetryPolicy) -> None:
     if policy.otlp_url and not all(_installed(module) for module in _MODULES):
         raise UnfitError(
             "telemetry.otlp is set, but OpenTelemetry's SDK is not installed: "
-            "`pip install 'warmtide[otel]'`, or remove the key"
+            "`pip install -e '.[otel]'`, or remove the key"
         )
 
 

@@ -45,7 +45,7 @@ function sparkline(counts) {
   let path = "";
   let down = false;
   counts.forEach((n, i) => {
-    if (n !== null) path += `${down ? "L" : "M"}${i} ${(9.5 - (9 * n) / most).toFixed(2)}`;
+    if (n !== null) path += `${down ? "L" : "M"}${i} ${(9.5 - (9 * n) / most).toFixed(2)}${down ? "" : "h0"}`;
     down = n !== null;
   });
   const line = document.createElementNS("http://www.w3.org/2000/svg", "path");

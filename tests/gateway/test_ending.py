@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gateway import state_dir
-from gateway.admin import build_admin
+from gateway.admin import NodesChangedError, build_admin
 from gateway.checks import UnfitError
 from gateway.desk import AdminDesk
 from gateway.hot_protocol import HotProtocol
@@ -278,3 +278,11 @@ async def test_a_model_that_left_the_catalog_is_forgotten_once_nothing_of_it_is_
         running.fleet.drop("r1")
         gate.demand(gate.now_us())
         assert set(gate.specs) == {"other"}
+
+
+async def test_a_reload_cannot_change_how_fast_time_runs(tmp_path: Path) -> None:
+    empty = msgspec.structs.replace(catalog(), nodes=())
+    serving = Serving(settings(tmp_path), empty, lambda _: "sk-1")
+    with pytest.raises(NodesChangedError, match="time_scale"):
+        await serving.apply("models:" + EXTERNAL + "fleet: {time_scale: 6}\n", "posted")
+    assert not serving.gate.catalog.models, "the old one stays in force"
