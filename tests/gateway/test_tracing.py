@@ -186,7 +186,7 @@ async def test_a_collector_that_hangs_keeps_an_ending_gateway_for_a_moment_only(
         assert len(collector.seen) <= 2, "what cannot be sent at once is given up"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80))
 def test_no_context_whatever_breaks_a_request(text: str) -> None:
     async def story() -> None:
