@@ -17,7 +17,7 @@ from gateway.openai_api import BadBodyError, Head, Refusal, error_body, unknown_
 from gateway.reply import Reply
 from gateway.routes import ROUTES, Route, allowed, who_serves
 from gateway.telemetry import OutcomeKind, Record
-from gateway.wire import Request, plain_response
+from gateway.wire import RefuseError, Request, plain_response
 from placement.catalog import ModelSpec, Tenant
 
 US = 1_000_000
@@ -112,6 +112,13 @@ class Desk:
             return denied._replace(message=f"{denied.message}; {who_serves(route, specs)}")
         return denied
 
+    def expect(self, request: Request) -> None:
+        """Strangers could fill the memory with bodies, each of them below the limit."""
+        header = request.header
+        tenant = self.tenant_of(header.get(b"authorization", b""), header.get(b"x-api-key", b""))
+        if isinstance(tenant, str):
+            raise RefuseError(Refusal.NO_KEY, tenant)
+
     def refused(self, why: Refusal) -> None:
         """What a connection refused by itself: malformed, too large, too slow."""
         refused = OutcomeKind.REFUSED
@@ -196,6 +203,9 @@ class AdminDesk:
             connection.done(keep_alive=False)
             return
         AsgiAnswer(self._app, connection, request).begin()
+
+    def expect(self, request: Request) -> None:
+        """The admin port is on loopback: who is there has other ways to fill the memory."""
 
     def refused(self, why: Refusal) -> None:
         """The admin port's requests are nobody's demand: they are not counted."""

@@ -45,11 +45,13 @@ WRITE_HIGH_BYTES = 256 * 1024
 
 
 class Desk(Protocol):
-    """Where whole requests go. `tick` counts the sweeps over its connections."""
+    """Where whole requests go. Of a body in pieces it hears before, and may raise `RefuseError`.
+    `tick` counts the sweeps over its connections."""
 
     tick: int
 
     def take(self, connection: "HotProtocol", request: Request) -> None: ...
+    def expect(self, request: Request) -> None: ...
     def refused(self, why: Refusal) -> None:
         """What came was no request; it has been answered all the same."""
 
@@ -210,6 +212,7 @@ class HotProtocol(asyncio.Protocol):
             self._body = body  # mostly the whole of it
             return
         if isinstance(self._body, bytes):
+            self._desk.expect(cast(Request, self._request))
             self._body = bytearray(self._body)
         self._body += body
 

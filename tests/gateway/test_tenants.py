@@ -85,6 +85,26 @@ async def test_without_tenants_pages_of_other_sites_may_not_ask(origin: str, exp
         assert bool(engine.seen) == (expected == 200)
 
 
+@pytest.mark.parametrize("framing", ["content-length: 33554432", "transfer-encoding: chunked"])
+async def test_a_strangers_body_is_not_kept(framing: str) -> None:
+    """A few hundred connections with almost whole bodies would be all the memory there is."""
+    async with gateway(GUARDED) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: wrong\r\n{framing}\r\n\r\n"
+        writer.write(head.encode())
+        piece = b"x" * 2**20
+        for _ in range(4):
+            chunked = b"%x\r\n%b\r\n" % (len(piece), piece)
+            writer.write(chunked if "chunked" in framing else piece)
+            await writer.drain()
+        answer = await asyncio.wait_for(reader.read(4096), 20)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"authentication_error" in answer
+        writer.close()
+        unknown = running.gate.telemetry.models[""]
+        assert unknown.refused == {"invalid_api_key": 1}
+
+
 async def test_with_tenants_the_key_says_who_may_ask_wherever_it_is() -> None:
     headers = {"origin": "https://elsewhere.example", "authorization": f"Bearer {KEY}"}
     async with Engine() as engine, gateway(GUARDED) as running:
