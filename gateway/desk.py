@@ -88,10 +88,7 @@ class Desk:
         header = request.header
         if b"origin" in header and self._of_a_foreign_page(header[b"origin"]):
             return Denied(Refusal.FORBIDDEN, FOREIGN_PAGE)
-        given = header.get(b"authorization", b"")
-        tenant: Tenant | str | None = self.gate.tenant_by_header.get(given)
-        if tenant is None:
-            tenant = self.tenant_of(given, header.get(b"x-api-key", b""))
+        tenant = self.tenant_of(header.get(b"authorization", b""), header.get(b"x-api-key", b""))
         if isinstance(tenant, str):
             return Denied(Refusal.NO_KEY, tenant)
         try:
@@ -138,8 +135,9 @@ class Desk:
         """The tenant of a key; None where no tenants are declared; else what is wrong with it.
 
         `api_key` is how Anthropic's clients send it: it counts where nothing is authorized."""
-        if not self.gate.catalog.tenants:
-            return None
+        known = self.gate.tenant_by_header.get(authorization)
+        if known is not None or not self.gate.catalog.tenants:
+            return known
         scheme, _, key = authorization.partition(b" ")
         if api_key and not authorization:
             key = api_key
