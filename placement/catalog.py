@@ -63,6 +63,21 @@ class Faults(Frozen, frozen=True, kw_only=True):
     link_slowdown: float = 1.0
 
 
+class World(StrEnum):
+    """Whose mechanism moves a model between rungs (`edges`). `S`: stock vLLM. `W`: WarmServe's."""
+
+    S = "S"
+    W = "W"
+
+
+class Mechanism(Frozen, frozen=True, kw_only=True):
+    """What an engine can do with its memory. Live engines are stock; `W` is for simulation."""
+
+    world: World = World.S
+    lazy_kv: bool = True
+    """In world W: a launch maps the KV cache while it serves, instead of wholly before."""
+
+
 class ModelSpec(Frozen, frozen=True, kw_only=True):
     """One model. `*_bytes` of weights and host are totals; `kv_cache_bytes` is per GPU."""
 
@@ -87,6 +102,7 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
     engine_args: tuple[str, ...] = ()
     on_cpu: bool = False
     """Its devices are shares of a node's memory, not GPUs: real vLLM, for want of a GPU."""
+    mechanism: Mechanism = Mechanism()
     # What the operator wants of it.
     min_replicas: int = 0
     max_replicas: int = 8

@@ -54,11 +54,15 @@ class Fetch(ActionBase, frozen=True, kw_only=True, tag="fetch"):
 
 
 class Start(ActionBase, frozen=True, kw_only=True, tag="start"):
-    """Start an engine on these GPUs; it ends serving. Needs its whole footprint free."""
+    """Start an engine on these GPUs; it ends serving. Needs its whole footprint free.
+
+    In world W `to` may be `WARM`: the weights are loaded, and no engine is attached yet.
+    """
 
     replica_id: ReplicaId
     model_id: ModelId
     gpu_ids: tuple[int, ...]
+    to: Rung = Rung.SERVING
 
 
 class ReplicaAction(ActionBase, frozen=True, kw_only=True):
@@ -91,7 +95,13 @@ class Promote(ReplicaAction, frozen=True, kw_only=True, tag="promote"):
 
 
 class Drain(ReplicaAction, frozen=True, kw_only=True, tag="drain"):
-    """No new requests. What runs goes on."""
+    """No new requests. What runs goes on.
+
+    In world W `release_kv` gives KV pages away for good as requests end, down to the share that the
+    remaining ones of a full batch need.
+    """
+
+    release_kv: bool = False
 
 
 class Restore(ReplicaAction, frozen=True, kw_only=True, tag="restore"):

@@ -68,6 +68,8 @@ class ReplicaState(Frozen, frozen=True, kw_only=True):
     """What it does of a request: `prefill`, `decode`, or `both`."""
     lacks: tuple[Lack, ...] = ()
     """Steps of the rung graph that its engine turned out not to offer."""
+    released_bytes: int = 0
+    """World W: KV cache that a draining replica has given away for good, on each of its GPUs."""
 
     @property
     def serving(self) -> bool:

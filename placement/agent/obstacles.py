@@ -54,6 +54,11 @@ def obstacle(action: Action, scene: Scene) -> Shortage | None:
             return _unknown_model(scene, action.model_id)
         case Start():
             return _start_obstacle(scene, action)
+        case Drain(release_kv=True):
+            return Shortage(
+                code=RefusalCode.UNSUPPORTED,
+                message="stock vLLM releases its KV cache wholly or not at all: drain, then step",
+            )
         case Drain() | Restore():
             return _unready(scene, action.replica_id) or _not_serving(scene, action.replica_id)
         case Evict():
@@ -70,6 +75,11 @@ def _start_obstacle(scene: Scene, action: Start) -> Shortage | None:
         return Shortage(
             code=RefusalCode.DUPLICATE_REPLICA,
             message=f"{action.replica_id} exists already; give a new replica a new name",
+        )
+    if action.to is not Rung.SERVING:
+        return Shortage(
+            code=RefusalCode.UNSUPPORTED,
+            message=f"a stock engine starts up to serving, not to {action.to.name}: step it down",
         )
     if spec.engine not in DRIVEN:
         return Shortage(

@@ -1,0 +1,1 @@
+"""Policies to be beaten, each implemented as exactly as its source allows."""

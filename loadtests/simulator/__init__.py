@@ -1,0 +1,1 @@
+"""A discrete-event simulator of a whole cluster: our own decisions, arithmetic for the rest."""
