@@ -192,6 +192,9 @@ class Policy:
     tick_us: int = 500_000
     front: Callable[[Stage], Front] | None = None
     on_concurrency: ConcurrencyListener | None = None
+    catalog: Catalog | None = None
+    """The catalog to run with instead of the setup's, which differs in figures of its models alone:
+    a partition that shares GPUs has smaller KV caches, an ablation has no lazy mapping."""
 
 
 PolicyFactory = Callable[[Setup], Policy]
