@@ -102,7 +102,15 @@ class Brain(Protocol):
 class SimRequest(Ticket):
     """One request. The world fills in what became of it."""
 
-    __slots__ = ("first_us", "index", "model", "on_lane", "output_tokens", "prompt_tokens")
+    __slots__ = (
+        "first_us",
+        "index",
+        "model",
+        "on_lane",
+        "output_tokens",
+        "prompt_tokens",
+        "replica_id",
+    )
 
     def __init__(
         self,
@@ -120,6 +128,9 @@ class SimRequest(Ticket):
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.first_us = 0
+        """Of its first token; -1 once it has ended without one."""
+        self.replica_id = ""
+        """Whose engine has it, or had it last when it ended."""
         self.on_lane = on_lane
 
     def go(self, lane: Lane) -> None:
