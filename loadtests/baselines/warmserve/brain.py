@@ -106,6 +106,11 @@ class WarmServe:
         created = self._create(self.specs[model_id], now_us)
         return None if created is None else (created[0], Plan(actions=tuple(created[1])))
 
+    def pass_at(self, now_us: int) -> Plan:
+        """The autoscaler's and the prewarmer's turn, every half second (4.4, 4.7)."""
+        self._scribe.see(self._snapshot, now_us)
+        return Plan(actions=(*self._scale(now_us), *self._prewarm(now_us)))
+
     def eta_us(self, model_id: str, now_us: int) -> int | None:
         """Until an instance is up; where GPUs must come free first, as if they were."""
         spec = self.specs.get(model_id)
@@ -132,11 +137,9 @@ class WarmServe:
         if not self.flags.own_gateway:
             for demand in seen.demand:
                 actions += self._for_held(demand.model_id, demand.held, seen.at_us)
-        if seen.at_us >= self._next_pass_us:
-            while self._next_pass_us <= seen.at_us:
-                self._next_pass_us += PASS_US
-            actions += self._scale(seen.at_us)
-            actions += self._prewarm(seen.at_us)
+            if seen.at_us >= self._next_pass_us:
+                self._next_pass_us = seen.at_us + PASS_US
+                actions += [*self._scale(seen.at_us), *self._prewarm(seen.at_us)]
         return Plan(actions=tuple(actions))
 
     def _for_held(self, model_id: str, held: int, now_us: int) -> list[Action]:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from gateway.openai_api import Refusal
 from loadtests.baselines.warmserve.brain import WarmServe
-from loadtests.baselines.warmserve.flags import BATCH, US
+from loadtests.baselines.warmserve.flags import BATCH, PASS_US, US
 from loadtests.baselines.warmserve.instances import Instance
+from loadtests.simulator.front import Watch
 from loadtests.simulator.port import SimRequest, Stage
 from placement.catalog import ModelId
 from placement.snapshot import ClusterSnapshot
@@ -32,12 +33,22 @@ class OwnGateway:
         """Given to an instance that is not up yet, by the request's index."""
         self._open: set[str] = set()
         self._seen_ready: set[str] = set()
+        self._watches = {
+            spec.deadline_us: Watch(self._expire, stage) for spec in policy.specs.values()
+        }
         policy.on_gone = self._on_gone
+        stage.at(0, self._pass)
+
+    def _pass(self) -> None:
+        """The manager's own loops, which no event sets off or delays."""
+        self._stage.submit(self._policy.pass_at(self._stage.now_us))
+        self._stage.at(self._stage.now_us + PASS_US, self._pass)
 
     # --- requests
 
     def arrive(self, request: SimRequest) -> None:
         request.cold = not any(i.ready for i in self._policy.instances.of(request.spec.id))
+        self._watches[request.spec.deadline_us].add(request)
         self._ask(request)
 
     def ended(self, request: SimRequest, replica_id: str) -> None:
@@ -58,17 +69,14 @@ class OwnGateway:
 
     def _ask(self, request: SimRequest) -> None:
         """The emptiest instance with a slot, up or not; else a new one; else sleep a second."""
-        model_id, now_us = request.spec.id, self._stage.now_us
-        if now_us >= request.deadline_us:
-            self._stage.refuse(request, Refusal.DEADLINE)
-            return
+        model_id = request.spec.id
         instances = self._policy.instances.of(model_id)
         least = min(instances, key=lambda i: i.in_flight, default=None)
         if least is not None and least.in_flight < BATCH:
             self._board(request, least)
             return
         if all(i.ready for i in instances):  # else one is being created already
-            created = self._policy.create_for(model_id, now_us)
+            created = self._policy.create_for(model_id, self._stage.now_us)
             if created is not None:
                 instance, plan = created
                 self._stage.submit(plan)
@@ -79,16 +87,28 @@ class OwnGateway:
 
     def _sleep(self, request: SimRequest) -> None:
         self._hold(request)
-        wake_us = min(self._stage.now_us + RETRY_US, request.deadline_us)
-        self._stage.at(wake_us, lambda: self._wake(request))
+        self._stage.at(self._stage.now_us + RETRY_US, lambda: self._wake(request))
 
     def _wake(self, request: SimRequest) -> None:
-        self._held[request.spec.id] -= 1
-        self._ask(request)
+        if not request.first_us:  # else its deadline came first
+            self._held[request.spec.id] -= 1
+            self._ask(request)
 
     def _hold(self, request: SimRequest) -> None:
         request.held_since_us = request.held_since_us or self._stage.now_us
         self._held[request.spec.id] += 1
+
+    def _expire(self, request: SimRequest) -> None:
+        """No first token by its deadline: while it slept, waited for an instance, or ran."""
+        sent_to = request.replica_id
+        self._stage.refuse(request, Refusal.DEADLINE)
+        if sent_to:
+            self.ended(request, sent_to)
+            return
+        self._held[request.spec.id] -= 1
+        for replica_id, waiting in self._boarding.items():
+            if waiting.pop(request.index, None) is not None:
+                self._policy.instances.by_id[replica_id].in_flight -= 1
 
     # --- instances
 
@@ -99,18 +119,10 @@ class OwnGateway:
             return
         self._hold(request)
         self._boarding.setdefault(instance.replica_id, {})[request.index] = request
-        self._stage.at(request.deadline_us, lambda: self._too_late(request, instance))
 
     def _send(self, request: SimRequest, instance: Instance) -> None:
         self._sent[request.spec.id] += 1
         self._stage.send(request, instance.replica_id)
-
-    def _too_late(self, request: SimRequest, instance: Instance) -> None:
-        """Its instance has still not come up."""
-        if self._boarding.get(instance.replica_id, {}).pop(request.index, None) is not None:
-            instance.in_flight -= 1
-            self._held[request.spec.id] -= 1
-            self._stage.refuse(request, Refusal.DEADLINE)
 
     def _on_gone(self, instance: Instance) -> None:
         """Its launch failed, or its node is lost: whoever waited for it asks again."""
