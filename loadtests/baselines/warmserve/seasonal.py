@@ -34,10 +34,20 @@ def usual_windows(setup: Setup, window_us: int) -> dict[str, list[Seen]]:
     return {model: _mean([day[model] for day in days]) for model in demand.models}
 
 
-def mean_concurrency(setup: Setup) -> dict[str, float]:
-    """Each model's mean over all past days, of the whole slice; 0 without past days."""
+def usage_of(setup: Setup) -> dict[str, tuple[float, float]]:
+    """Each model's mean concurrency and mean tokens of a request, over all past days."""
     whole = usual_windows(setup, max(setup.demand.duration_us, 1))
-    return {model: seen[0].average if seen else 0.0 for model, seen in whole.items()}
+    tokens, count = dict.fromkeys(setup.demand.models, 0), dict.fromkeys(setup.demand.models, 0)
+    for back in range(1, setup.demand.past_days + 1):
+        for chunk in setup.demand.past(back):
+            for index, model in enumerate(chunk.streams):
+                mine = np.flatnonzero(chunk.stream == index)
+                tokens[model] += int(np.sum(chunk.prompt_tokens[mine] + chunk.output_tokens[mine]))
+                count[model] += len(mine)
+    return {
+        model: (seen[0].average if seen else 0.0, tokens[model] / max(count[model], 1))
+        for model, seen in whole.items()
+    }
 
 
 def service_us(spec: ModelSpec, gpu_type: str, prompt: Ints, output: Ints) -> Ints:
