@@ -48,14 +48,14 @@ def volumes(trace: Trace) -> dict[str, int]:
 def deal(
     streams: Mapping[str, int], models: Sequence[str], named: Mapping[str, str]
 ) -> dict[str, str]:
-    """Streams by volume, round-robin to `models` in their order; `named` ones go where it says."""
+    """`named` streams go where it says, those that bear a model's name (an exported history has
+    them) to that model, the rest by volume, round-robin to `models` in their order."""
     check_streams(named, streams)
-    rest = [name for name in streams if name not in named]
-    if rest and not models:
+    if set(streams) - set(named) and not models:
         raise AskedError("no model is left to replay against: name one with --models or --map")
-    by_volume = sorted(rest, key=lambda name: -streams[name])
-    dealt = {name: models[i % len(models)] for i, name in enumerate(by_volume)}
-    return {**dealt, **named}
+    placed = {name: name for name in streams if name in models} | dict(named)
+    by_volume = sorted((s for s in streams if s not in placed), key=lambda name: -streams[name])
+    return placed | {name: models[i % len(models)] for i, name in enumerate(by_volume)}
 
 
 def check_streams(named: Iterable[str], streams: Iterable[str]) -> None:

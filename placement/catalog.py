@@ -76,9 +76,11 @@ class Mechanism(Frozen, frozen=True, kw_only=True):
     world: World = World.S
     lazy_kv: bool = True
     """In world W: a launch maps the KV cache while it serves, instead of wholly before."""
+    launch_us: int | None = None
+    """In world W: what a launch takes. None: `constants.LAUNCH_S`."""
 
 
-class ModelSpec(Frozen, frozen=True, kw_only=True):
+class ModelSpec(Frozen, frozen=True, kw_only=True, cache_hash=True):
     """One model. `*_bytes` of weights and host are totals; `kv_cache_bytes` is per GPU."""
 
     id: ModelId
@@ -129,7 +131,7 @@ class ModelSpec(Frozen, frozen=True, kw_only=True):
         return -(-self.weights_bytes // self.gpus)
 
 
-class Links(Frozen, frozen=True, kw_only=True):
+class Links(Frozen, frozen=True, kw_only=True, cache_hash=True):
     """Bytes per second one stream gets, and all streams of a node together (see `constants`)."""
 
     h2d_stream: int

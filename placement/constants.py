@@ -39,11 +39,20 @@ MAP_PER_GB_S = Graded(0.0178, "D", "github magnate3/linux-riscv-dev VMM bench: 6
 UNMAP_PER_GB_S = Graded(0.0122, "D", "same bench: 60 GB page by page in 0.73 s")
 RELOAD_FIXED_S = Graded(0.5, "M", "collective_rpc reload_weights beside the load itself")
 
+# World W, WarmServe's mechanism, seconds.
+LAUNCH_S = Graded(0.65, "M", "assumption: middle of 0.3 to 1 s, a forked eager engine on a hit")
+GROUP_S = Graded(1.0, "M", "assumption: NCCL group on initialised devices, the low end of 1 to 5 s")
+KEEP_WEIGHTS_S = Graded(
+    0.0, "A", "github LLMServe/WarmServe a601215: the engine dies, weights stay"
+)
+
 # Links, bytes per second.
 H2D_STREAM = Graded(22e9, "D", _BLOG + ": W/22 GB/s on A100")
 H2D_TOTAL = Graded(44e9, "D", "four ranks of 59 GB woke in 5.4 s: 11 GB/s each")
 D2H_STREAM = Graded(24e9, "B", "NVIDIA developer forum 352186, A100 Gen4")
 D2H_TOTAL = Graded(44e9, "M", "as host to device")
+PINNED_H2D_STREAM = Graded(24.8e9, "B", "NVIDIA developer forum 352186, A100 SXM Gen4, pinned")
+PINNED_H2D_TOTAL = Graded(44e9, "D", "four GPUs that load at once get 11 GB/s each")
 LOADER_STREAM = Graded(8.25e9, "B", _PROFILER + ", safetensors from page cache")
 LOADER_TOTAL = Graded(33e9, "M", "four loaders at once")
 DISK = Graded(5e9, "M", "one Gen4 NVMe, 5 to 7 GB/s")

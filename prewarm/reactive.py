@@ -8,7 +8,7 @@ forecast, and the `reactive` baseline of the simulator.
 from math import ceil
 
 from placement.catalog import ModelSpec
-from placement.edges import climb_us, legal
+from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step, start_in_the_way
 from placement.plan import Reason, ReasonCode
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
@@ -177,7 +177,7 @@ def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
     elif replica.phase is Phase.DRAINING:
         cleared = replica.replica_id in draft.cleared_for
         if idle and not cleared and replica.rung is Rung.SERVING and spec.on_gpu:
-            _park_or_shed(planning, replica, spec)
+            _rest(planning, replica, spec)
     elif replica.serving and spec.on_gpu:
         code = _too_many(planning, replica, spec)
         if code is not None:
@@ -215,9 +215,9 @@ def _too_many(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> Rea
     return None
 
 
-def _park_or_shed(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
+def _rest(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
     node, why = planning.draft.nodes[replica.node_id], Reason(code=ReasonCode.IDLE)
-    offered = [to for to in (Rung.PARKED, Rung.SHED) if legal(replica, to)]
+    offered = [to for to in resting_rungs(spec) if legal(spec, replica, to)]
     if not offered:
         planning.step_down(replica, None, why)
         return

@@ -7,7 +7,7 @@ suffice. Never: touches a busy replica, a model's minimum, or a place promised t
 from collections.abc import Container, Iterable, Mapping
 
 from placement.catalog import ModelSpec, ReplicaId
-from placement.edges import climb_us, edge_us, gpu_bytes, legal, step_edge
+from placement.edges import climb_us, edge_us, gpu_bytes, legal, resting_rungs, step_edge
 from placement.feasibility import (
     gpu_free_bytes,
     replica_host_bytes,
@@ -119,7 +119,7 @@ def may_step_down(draft: Draft, replica: ReplicaState, for_model: str) -> bool:
     demand = facts.demand.get(replica.model_id)
     if (demand is not None and demand.held > 0) or _is_minimum(draft, replica, spec):
         return False
-    tenure_us = max(TENURE_US_MIN, climb_us(spec, Rung.PARKED))
+    tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
     return replica.since_us + tenure_us <= facts.now_us
 
 
@@ -163,7 +163,7 @@ def _may_be_drained(draft: Draft, replica: ReplicaState, waiting: ModelSpec) -> 
         return False
     if spec.priority > waiting.priority or _is_minimum(draft, replica, spec):
         return False
-    tenure_us = max(TENURE_US_MIN, climb_us(spec, Rung.PARKED))
+    tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
     return replica.since_us + tenure_us <= draft.facts.now_us
 
 
@@ -179,9 +179,9 @@ def _reachable(
     if to is None:
         return None
     spec = draft.facts.models[replica.model_id]
-    if to is Rung.PARKED and legal(replica, to):
+    if to is Rung.PARKED and legal(spec, replica, to):
         to = to if room_for_step(spec, node, replica, to) is None else Rung.SHED
-    return to if legal(replica, to) and to < replica.rung else replica.rung
+    return to if legal(spec, replica, to) and to < replica.rung else replica.rung
 
 
 def _pruned(

@@ -111,7 +111,15 @@ class Brain(Protocol):
 class SimRequest(Ticket):
     """One request. The world fills in what became of it."""
 
-    __slots__ = ("first_us", "index", "model", "on_lane", "output_tokens", "prompt_tokens")
+    __slots__ = (
+        "first_us",
+        "index",
+        "model",
+        "on_lane",
+        "output_tokens",
+        "prompt_tokens",
+        "replica_id",
+    )
 
     def __init__(
         self,
@@ -129,6 +137,9 @@ class SimRequest(Ticket):
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.first_us = 0
+        """Of its first token; -1 once it has ended without one."""
+        self.replica_id = ""
+        """Whose engine has it, or had it last when it ended."""
         self.on_lane = on_lane
 
     def go(self, lane: Lane) -> None:
@@ -190,6 +201,9 @@ class Policy:
     tick_us: int = 500_000
     front: Callable[[Stage], Front] | None = None
     on_concurrency: ConcurrencyListener | None = None
+    catalog: Catalog | None = None
+    """The catalog to run with instead of the setup's, which differs in figures of its models alone:
+    a partition that shares GPUs has smaller KV caches, an ablation has no lazy mapping."""
 
 
 PolicyFactory = Callable[[Setup], Policy]

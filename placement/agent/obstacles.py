@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from placement import feasibility as fit
 from placement.agent.book import Held
 from placement.catalog import EngineKind, Frozen, ModelSpec, NodeSpec
-from placement.edges import LEGAL_STEPS, lack_of
+from placement.edges import lack_of, legal_steps
 from placement.feasibility import Shortage
 from placement.plan import (
     Action,
@@ -178,7 +178,7 @@ def _illegal(scene: Scene, replica_id: str, to: Rung) -> Shortage | None:
         )
     if (lack := lack_of(held.state, to)) is not None:
         return Shortage(code=RefusalCode.UNSUPPORTED, message=f"{replica_id}: {lack.why}")
-    if (held.state.rung, to) in LEGAL_STEPS:
+    if (held.state.rung, to) in legal_steps(held.spec):
         return None
     return Shortage(
         code=RefusalCode.ILLEGAL_EDGE,

@@ -88,6 +88,16 @@ class _Deed(NamedTuple):
     fails: bool = False
 
 
+def start_phases(spec: ModelSpec, weights_at: WeightsAt) -> tuple[Edge, Edge]:
+    """A start in two: the process boots and loads, then it profiles, compiles and captures."""
+    whole = start_edge(spec, weights_at)
+    boot_us = min(int(c.START_FIXED_S.value * US), whole.fixed_us)
+    return (
+        Edge(fixed_us=boot_us, transfers=whole.transfers),
+        Edge(fixed_us=whole.fixed_us - boot_us),
+    )
+
+
 class EmulatedNode:
     """All engines of one node. Calls come in order of time; events wait for `advance`."""
 
@@ -135,10 +145,7 @@ class EmulatedNode:
         if problem:
             self._exit(replica, now_us, problem)
             return replica
-        whole = start_edge(replica.spec, request.weights_at)
-        boot_us = min(int(c.START_FIXED_S.value * US), whole.fixed_us)
-        boot = Edge(fixed_us=boot_us, transfers=whole.transfers)
-        self._begin(replica, "boot", boot, now_us)
+        self._begin(replica, "boot", start_phases(replica.spec, request.weights_at)[0], now_us)
         return replica
 
     def end(self, replica_id: str, now_us: int) -> bool:
@@ -307,9 +314,7 @@ class EmulatedNode:
         replica = self.replicas[replica_id]
         if phase == "boot":
             replica.profiling = True
-            whole = start_edge(replica.spec, WeightsAt.HOST).fixed_us
-            rest_us = max(whole - int(c.START_FIXED_S.value * US), 0)
-            self._begin(replica, "profile", Edge(fixed_us=rest_us), at_us)
+            self._begin(replica, "profile", start_phases(replica.spec, WeightsAt.HOST)[1], at_us)
         elif phase == "profile":
             replica.profiling, replica.state = False, "ready"
             self._events.append(Ready(replica_id, at_us))

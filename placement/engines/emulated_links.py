@@ -59,6 +59,14 @@ class Movers:
         """When the next phase of any transition ends, if nothing else begins."""
         return min((self._phase_end_us(m) for m in self._moving.values()), default=None)
 
+    def flows(self) -> dict[Link, float]:
+        """Bytes per second that cross each kind of link now, all streams together."""
+        found: dict[Link, float] = {}
+        for moving in self._moving.values():
+            if (leg := moving.leg) is not None:
+                found[leg.link] = found.get(leg.link, 0.0) + self._rate(moving, leg) * leg.streams
+        return found
+
     def advance(self, now_us: int) -> list[Ended]:
         """End every phase that ends by `now_us`; the transitions that ended, in order of time."""
         ended: list[Ended] = []

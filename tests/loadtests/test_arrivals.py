@@ -133,6 +133,12 @@ def test_streams_are_dealt_by_volume_and_named_ones_go_where_told() -> None:
     assert deal(by_volume, ["a"], {"c1": "z"}) == {"c1": "z", "c2": "a", "c3": "a", "c0": "a"}
 
 
+def test_a_stream_that_bears_a_models_name_is_dealt_to_it() -> None:
+    """As an exported history has them: a replay of one's own day sends it where it went."""
+    assert deal({"b": 9, "x": 5, "a": 1}, ["a", "b"], {}) == {"b": "b", "a": "a", "x": "a"}
+    assert deal({"b": 9, "a": 1}, ["a", "b"], {"b": "a"}) == {"b": "a", "a": "a"}
+
+
 def test_an_unknown_name_is_told_with_the_closest_ones() -> None:
     with pytest.raises(AskedError, match="no stream 'c9'; it has c0"):
         deal({"c0": 1}, ["a"], {"c9": "a"})

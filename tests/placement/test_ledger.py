@@ -13,7 +13,7 @@ from placement.agent.book import Book
 from placement.agent.ledger import Ledger
 from placement.agent.obstacles import disturbed
 from placement.catalog import EngineKind, NodeId
-from placement.edges import LEGAL_STEPS, climb_us, footprint_bytes, gpu_bytes, host_bytes
+from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes, stock
 from placement.plan import (
     Accepted,
     Action,
@@ -376,7 +376,7 @@ class Anything(RuleBasedStateMachine):
         self.accepted.append(action)
         for held in ledger.moved_by(action.action_id):
             at, to = rungs.get(held.state.replica_id), held.state.target
-            assert at is None or to is None or (at, to) in LEGAL_STEPS
+            assert at is None or to is None or (at, to) in stock.STEPS
         assert not busy & set(disturbed(action, ledger.held))
 
     @rule(
@@ -490,4 +490,4 @@ def test_only_edges_of_the_graph_are_accepted(at: Rung, verb: type[Any]) -> None
         desk.done(desk.ask(ways[at], replica_id="r0"))
     order = desk.order(verb, replica_id="r0")
     accepted = isinstance(desk.ledger.admit(order, NOW_US), Accepted)
-    assert accepted == ((at, target_rung(order)) in LEGAL_STEPS)
+    assert accepted == ((at, target_rung(order)) in stock.STEPS)

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.edges import LEGAL_STEPS
+from placement.edges import stock
 from placement.feasibility import usable_hbm_bytes
 from placement.plan import (
     Drain,
@@ -323,7 +323,7 @@ def test_no_plan_overfills_a_gpu_or_moves_a_busy_replica(seen_: Observed) -> Non
             stepping = {action.replica_id: down[type(action)]}
         for replica_id, to in stepping.items():
             assert not seen_.in_flight.get(replica_id), "busy"
-            assert to is None or (before[replica_id].rung, to) in LEGAL_STEPS
+            assert to is None or (before[replica_id].rung, to) in stock.STEPS
     after = overlay(
         seen_.snapshot, [Pending(action=a) for a in plan.actions], {m.id: m for m in MODELS}, WORLD
     )
