@@ -77,7 +77,10 @@ class Timing(Frozen, frozen=True, kw_only=True):
 
 
 def timing_of(spec: ModelSpec, gpu_type: str) -> Timing:
-    """Fixed figures if the catalog gives them, else the roofline of the GPU type."""
+    """Fixed figures if the catalog gives them, else the roofline of the GPU type.
+
+    Fixed figures hold whatever else runs: `emulated_fixed` lets no request slow another.
+    """
     if spec.service is not None:
         return Timing(
             prefill_base_us=0,

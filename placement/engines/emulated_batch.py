@@ -15,11 +15,13 @@ logarithm of the sequences, however many they are and however long the span.
 
 from heapq import heappop, heappush
 
+from placement.catalog import ModelSpec
+from placement.engines.emulated_fixed import FixedBatch
 from placement.engines.emulated_prefix import PrefixCache
 from placement.engines.emulated_scheduler import BLOCK_TOKENS, Progress, Scheduler, Sequence
-from placement.service_time import Timing
+from placement.service_time import Timing, kv_tokens, timing_of
 
-__all__ = ["BLOCK_TOKENS", "Batch", "Progress", "Sequence"]
+__all__ = ["BLOCK_TOKENS", "Batch", "FixedBatch", "Progress", "Scheduler", "Sequence", "batch_of"]
 
 _BUDGET_TOKENS = 8192
 
@@ -189,7 +191,7 @@ class Batch(Scheduler):
         self._prefix.remember(seq.blocks)
         del self._behind[seq.seq_id]
         seq.done_tokens += 1
-        seq.since_step = self._steps - seq.done_tokens
+        seq.origin = self._steps - seq.done_tokens
         self._kv_used += 1
         self._decoding += 1
         self._context += seq.context_tokens
@@ -198,25 +200,19 @@ class Batch(Scheduler):
             seq.first_token_us = at_us
         left = seq.until_stop
         if everyone or first or seq.done_tokens >= seq.output_tokens:
-            self._tell(seq, at_us, told, first)
+            told.append(seq.tell(at_us, first))
         if left <= 0:
             self._stop(seq)
         else:
             heappush(self._stops, (self._steps + left, seq.place, seq))
 
-    def _tell(self, seq: Sequence, at_us: int, told: list[Progress], first: bool = False) -> None:
-        tokens = seq.done_tokens - seq.told_tokens
-        seq.told_tokens = seq.done_tokens
-        finished = seq.done_tokens >= seq.output_tokens
-        told.append(Progress(seq.seq_id, tokens, at_us, first, finished))
-
     def _tell_everyone(self, at_us: int, told: list[Progress]) -> None:
         for seq in list(self._running.values()):
             if seq.seq_id in self._behind:
                 continue
-            seq.done_tokens = self._steps - seq.since_step
+            seq.done_tokens = self._steps - seq.origin
             if seq.done_tokens > seq.told_tokens:
-                self._tell(seq, at_us, told)
+                told.append(seq.tell(at_us))
                 if seq.until_stop <= 0:
                     self._stop(seq)
 
@@ -226,9 +222,9 @@ class Batch(Scheduler):
             _, place, seq = heappop(stops)
             if seq.place != place:
                 continue
-            seq.done_tokens = self._steps - seq.since_step
+            seq.done_tokens = self._steps - seq.origin
             if seq.done_tokens >= seq.output_tokens:
-                self._tell(seq, at_us, told)
+                told.append(seq.tell(at_us))
             self._stop(seq)
 
     def _stop(self, seq: Sequence) -> None:
@@ -242,7 +238,7 @@ class Batch(Scheduler):
         del self._running[seq.seq_id]
         seq.place = 0
         if self._behind.pop(seq.seq_id, None) is None:
-            seq.done_tokens = self._steps - seq.since_step
+            seq.done_tokens = self._steps - seq.origin
             self._decoding -= 1
             self._context -= seq.context_tokens
         self._kv_used -= seq.context_tokens
@@ -324,3 +320,13 @@ class Batch(Scheduler):
             self._leave(newest)
             self._waiting.appendleft(newest)
             self.preemptions += 1
+
+
+def batch_of(spec: ModelSpec, gpu_type: str) -> Scheduler:
+    """An empty replica of the model: by its own fixed figures if it has them, else by the GPU's."""
+    if spec.service is None:
+        return Batch(timing_of(spec, gpu_type), kv_tokens(spec), spec.max_num_seqs)
+    service = spec.service
+    return FixedBatch(
+        service.prefill_us, service.decode_step_us, kv_tokens(spec), spec.max_num_seqs
+    )

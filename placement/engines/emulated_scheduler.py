@@ -34,12 +34,12 @@ class Sequence:
         "done_tokens",
         "first_token_us",
         "hang_after",
+        "origin",
         "output_tokens",
         "place",
         "prefilled",
         "prompt_tokens",
         "seq_id",
-        "since_step",
         "told_tokens",
     )
 
@@ -67,8 +67,8 @@ class Sequence:
         self.told_tokens = 0
         self.place = 0
         """Which admission let it in, counted from 1; 0 while it does not run."""
-        self.since_step = 0
-        """The replica's step at which it would have had no token yet, had it always decoded."""
+        self.origin = 0
+        """Where its tokens are counted from, as if it had always decoded: a step, or a time."""
 
     @property
     def context_tokens(self) -> int:
@@ -80,6 +80,13 @@ class Sequence:
         if self.hang_after is None:
             return self.output_tokens - self.done_tokens
         return min(self.output_tokens, self.hang_after) - self.done_tokens
+
+    def tell(self, at_us: int, first: bool = False) -> Progress:
+        """What it gained since it was last told of."""
+        tokens = self.done_tokens - self.told_tokens
+        self.told_tokens = self.done_tokens
+        finished = self.done_tokens >= self.output_tokens
+        return Progress(self.seq_id, tokens, at_us, first, finished)
 
 
 class Scheduler(ABC):
