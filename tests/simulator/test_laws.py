@@ -87,8 +87,12 @@ class Reckless:
         if kind == 1:
             release = bool(self._rng.integers(2))
             return on(Drain, one.replica_id, node_id=one.node_id, release_kv=release)
-        plain = (Park, Shed, Warm, Restore, Evict)[kind - 2]
-        return on(plain, one.replica_id, node_id=one.node_id)
+        return self._plain(int(kind) - 2, one)
+
+    def _plain(self, kind: int, one: ReplicaState) -> Action:
+        made = on((Park, Shed, Warm, Restore, Evict)[kind], one.replica_id, node_id=one.node_id)
+        assert isinstance(made, Park | Shed | Warm | Restore | Evict)
+        return made
 
     def _start(self, snapshot: ClusterSnapshot) -> Start | None:
         if not snapshot.nodes:
@@ -141,7 +145,7 @@ def drawn_model(model_id: str, rng: np.random.Generator, world: World) -> ModelS
 
 
 def drawn_demand(whole: Catalog, seed: int) -> Rows:
-    return drawn([m.id for m in whole.models], seed, count=250, duration_s=240)
+    return drawn([m.id for m in whole.models], seed, count=400, duration_s=200, tokens=(300, 400))
 
 
 def drawn_run(seed: int, world: World, brain_of: str) -> tuple[Run, Brain]:
@@ -169,9 +173,8 @@ def drawn_run(seed: int, world: World, brain_of: str) -> tuple[Run, Brain]:
 
 def check_fates(run: Run, whole: Catalog, demand: Rows) -> None:
     """Everybody who came ended once, and tokens are those that were asked for."""
-    rows = [
-        row for chunk in demand.chunks() for row in zip(chunk.prompt_tokens, chunk.output_tokens)
-    ]
+    columns = [(chunk.prompt_tokens, chunk.output_tokens) for chunk in demand.chunks()]
+    rows = [row for pair in columns for row in zip(*pair, strict=True)]
     assert len(run.ending) == len(rows)
     answered = [i for i, ending in enumerate(run.ending) if ending == Ending.ANSWERED]
     longest = [min(m.max_model_len, 2048) for m in whole.models]
