@@ -16,6 +16,7 @@ from placement.feasibility import (
     room_for_start,
     room_for_step,
     start_in_the_way,
+    wrong_gpu_set,
 )
 from placement.plan import Victim
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
@@ -74,6 +75,8 @@ def _start_at(
     draft: Draft, spec: ModelSpec, node: NodeState, node_spec: NodeSpec, gpus: tuple[int, ...]
 ) -> Climb | None:
     """A start on exactly these GPUs, with whoever must make room for it; None if none can."""
+    if wrong_gpu_set(spec, node_spec, gpus) is not None:
+        return None
     takes_us = climb_us(spec, weights_at(node, spec), node_spec.links)
     start = Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
     if room_for_start(spec, node, node_spec, gpus) is None:

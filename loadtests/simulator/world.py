@@ -31,7 +31,10 @@ from loadtests.simulator.port import (
     SimRequest,
 )
 from loadtests.simulator.rounds import Rounds
+from loadtests.simulator.shared_node import SharedNode
 from loadtests.simulator.stock_node import StockNode
+from placement.catalog import Catalog, NodeSpec
+from placement.catalog import World as Mechanics
 from placement.plan import Plan
 from placement.service_time import longest_tokens
 from prewarm.traces.records import Requests
@@ -59,6 +62,7 @@ class World:
 
     def __init__(self, setup: Setup, policy: Policy, *, checked: bool = False) -> None:
         catalog = policy.catalog or setup.catalog
+        _same_world(setup, catalog)
         self._setup = setup
         self._catalog = catalog
         self._agenda = Agenda()
@@ -86,9 +90,15 @@ class World:
         return own, own.go
 
     def _make_node(self, node_id: str) -> Node:
-        spec = self._setup.catalog.node(node_id)
-        assert spec is not None, f"{node_id} is not in the catalog"
+        spec = self._node_spec(node_id)
+        if self._setup.world is Mechanics.W:
+            return SharedNode(spec, self._specs, self._site)
         return StockNode(spec, self._specs, self._site)
+
+    def _node_spec(self, node_id: str) -> NodeSpec:
+        spec = self._catalog.node(node_id)
+        assert spec is not None, f"{node_id} is not in the catalog"
+        return spec
 
     # --- the course of a run
 
@@ -119,7 +129,7 @@ class World:
         setup, agenda = self._setup, self._agenda
         events = sorted(setup.node_events, key=lambda e: e.at_us)
         late = {e.node_id for e in events if e.kind is NodeEventKind.JOIN}
-        first = [node.id for node in setup.catalog.nodes if node.id not in late]
+        first = [node.id for node in self._catalog.nodes if node.id not in late]
         if setup.elastic is not None:
             first = first[: setup.elastic.nodes_min]
             agenda.at(KEEP_US, self._keep)
@@ -239,9 +249,7 @@ class World:
             self._fleet.join(event.node_id)
 
     def _pay(self, node_id: str) -> None:
-        spec = self._setup.catalog.node(node_id)
-        assert spec is not None, f"{node_id} is not in the catalog"
-        self._meter.paid(spec, self._agenda.now_us)
+        self._meter.paid(self._node_spec(node_id), self._agenda.now_us)
 
     def _leave(self, node_id: str) -> None:
         self._fleet.leave(node_id)
@@ -273,6 +281,15 @@ class World:
         held = sum(self._open) - in_flight
         self._meter.look(self._fleet.snapshot, held, in_flight, now_us)
         self._agenda.at(now_us + max(LOOK_US, self._end_us // LOOKS_MAX), self._look)
+
+
+def _same_world(setup: Setup, catalog: Catalog) -> None:
+    for spec in catalog.models:
+        if spec.mechanism.world is not setup.world:
+            raise ValueError(
+                f"{spec.id} is of world {spec.mechanism.world}, the run of world {setup.world}: "
+                "set mechanism.world of every model of the catalog to the run's"
+            )
 
 
 def _no_lane(request: SimRequest, lane: Lane) -> None:

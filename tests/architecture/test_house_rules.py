@@ -91,6 +91,8 @@ EDGES = {
     "loadtests.private_file",
     "loadtests.replay",
     "loadtests.session",
+    "loadtests.scenarios.files",
+    "loadtests.scenarios.traced",
     "loadtests.screen",
     "loadtests.target",
     "loadtests.trace_places",
