@@ -32,6 +32,7 @@ class WarmServe:
         self.catalog = catalog
         self.specs: dict[str, ModelSpec] = {spec.id: spec for spec in catalog.models}
         self.instances = Instances()
+        self.on_ready: Callable[[Instance], None] = lambda _: None
         self.on_gone: Callable[[Instance], None] = lambda _: None
         self._usual = usual
         self._meters: dict[str, Meter] = {spec.id: Meter() for spec in catalog.models}
@@ -59,6 +60,7 @@ class WarmServe:
                 return self._observe(event)
             case Ended(outcome=outcome):
                 self._belief.over(outcome.action_id)
+                self._reconcile()
                 return None
             case Answered(refused=refused):
                 self._belief.over(refused.action_id)
@@ -248,7 +250,7 @@ class WarmServe:
     # --- instances
 
     def _reconcile(self) -> None:
-        """Instances as the cluster shows them. Those that are gone are told to the gateway."""
+        """Instances as the cluster shows them; the gateway is told who is up, and who is gone."""
         there: dict[str, Copy] = {}
         for book in self._belief.books().values():
             for copy in book.copies:
@@ -268,5 +270,7 @@ class WarmServe:
                     created_us=copy.since_us,
                 )
                 self.instances.add(known)
-            known.ready = copy.serves or known.ready
             known.draining = copy.doing is Doing.DRAINING
+            if copy.serves and not known.ready:
+                known.ready = True
+                self.on_ready(known)
