@@ -58,8 +58,9 @@ class World:
     """The stage on which a front and a brain act (`port.Stage`)."""
 
     def __init__(self, setup: Setup, policy: Policy, *, checked: bool = False) -> None:
-        catalog = setup.catalog
+        catalog = policy.catalog or setup.catalog
         self._setup = setup
+        self._catalog = catalog
         self._agenda = Agenda()
         self._meter = Meter(catalog)
         self._site = Site(self._agenda, self._meter, self)
@@ -81,7 +82,7 @@ class World:
     def _make_front(self, policy: Policy) -> tuple[Front, Callable[[SimRequest, Lane], None]]:
         if policy.front is not None:
             return policy.front(self), _no_lane
-        own = OwnFront(self._setup.catalog, self, self._rounds.eta_us)
+        own = OwnFront(self._catalog, self, self._rounds.eta_us)
         return own, own.go
 
     def _make_node(self, node_id: str) -> Node:

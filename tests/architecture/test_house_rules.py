@@ -76,6 +76,7 @@ EDGES = {
     "gateway.tracing",
     "gateway.upstream",
     "gateway.words",
+    "loadtests.baselines.plugins",
     "loadtests.bench",
     "loadtests.bench_rounds",
     "loadtests.bench_subjects",
