@@ -4,6 +4,7 @@ In: what the fleet and the gateway observed, answers and outcomes of actions, th
 Never: awaits, reads a clock, sends anything.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -25,7 +26,7 @@ from placement.snapshot import ClusterSnapshot, Phase
 from prewarm.demand import ModelDemand
 from prewarm.draft import Draft, Facts, Room
 from prewarm.overlay import Pending, overlay
-from prewarm.planning import Ids
+from prewarm.planning import Decision, Ids
 from prewarm.reactive import eta_us, plan_reactive, wanted_replicas
 
 US = 1_000_000
@@ -63,13 +64,18 @@ class Reloaded(Frozen, frozen=True, kw_only=True, tag="reloaded"):
 
 
 Event: TypeAlias = Observed | Answered | Ended | Reloaded
+Decide: TypeAlias = Callable[[Facts, Ids], Decision]
 
 
 class Controller:
-    """`prefix` makes action ids unique across restarts: the edge hands in the time it started."""
+    """`prefix` makes action ids unique across restarts: the edge hands in the time it started.
 
-    def __init__(self, catalog: Catalog, prefix: str) -> None:
+    `decide` is the policy; what it needs remembered between two rounds is remembered here.
+    """
+
+    def __init__(self, catalog: Catalog, prefix: str, decide: Decide = plan_reactive) -> None:
         self.catalog = catalog
+        self._decide = decide
         self._prefix = prefix
         self._ids = Ids(self._next_action_id, self._next_replica_id)
         self._actions = 0
@@ -123,7 +129,7 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        decision = plan_reactive(self._facts(seen), self._ids)
+        decision = self._decide(self._facts(seen), self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)

@@ -6,7 +6,7 @@ are what it stands in for.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.admission import Admission, EtaOf, Held, No, Verdict
 from gateway.openai_api import Refusal
@@ -28,7 +28,7 @@ class OwnFront:
         self._specs: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
         self._snapshot = ClusterSnapshot(version=0)
         self._lanes: dict[str, Lane] = {}
-        self._watches = {m.deadline_us: _Watch(self, stage) for m in catalog.models}
+        self._watches = {m.deadline_us: Watch(self.expire, stage) for m in catalog.models}
 
     # --- requests
 
@@ -108,11 +108,11 @@ class OwnFront:
             self.admission.wake(model_id, self._stage.now_us)
 
 
-class _Watch:
+class Watch:
     """Deadlines of requests that are given equally long: they fall due in order of arrival."""
 
-    def __init__(self, front: OwnFront, stage: Stage) -> None:
-        self._front = front
+    def __init__(self, expire: Callable[[SimRequest], None], stage: Stage) -> None:
+        self._expire = expire
         self._stage = stage
         self._young: deque[SimRequest] = deque()
         self._set = False
@@ -131,7 +131,7 @@ class _Watch:
         while young and (young[0].first_us or young[0].deadline_us <= now_us):
             request = young.popleft()
             if not request.first_us:
-                self._front.expire(request)
+                self._expire(request)
         self._set = bool(young)
         if young:
             self._stage.at(young[0].deadline_us, self._ring)

@@ -29,11 +29,20 @@ LATE_US = 999_000_000
 class Demand(Protocol):
     """Requests to come, and those of the days before. Streams are model ids."""
 
-    models: tuple[str, ...]
-    start_us: int
-    """Trace time of the first moment of the slice (its time of day matters to seasonal means)."""
-    duration_us: int
-    past_days: int
+    @property
+    @abstractmethod
+    def models(self) -> tuple[str, ...]: ...
+    @property
+    @abstractmethod
+    def start_us(self) -> int:
+        """Trace time of the slice's first moment (its time of day matters to seasonal means)."""
+
+    @property
+    @abstractmethod
+    def duration_us(self) -> int: ...
+    @property
+    @abstractmethod
+    def past_days(self) -> int: ...
 
     def chunks(self) -> Iterator[Requests]:
         """In order of time, times from the slice's start. One is held in memory at a time."""
@@ -71,7 +80,8 @@ class Elastic:
 class Setup:
     """Everything that one run depends on. `catalog.nodes` are all that may ever exist.
 
-    Nodes named by a JOIN event, and with `elastic` all but the first `nodes_min`, are absent at 0.
+    Nodes whose first event is a JOIN, and with `elastic` all but the first `nodes_min`, are absent
+    at 0.
     """
 
     scenario: str
