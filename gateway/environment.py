@@ -1,6 +1,7 @@
 """The environment, read in one place. An edge.
 
-In: names of variables. Out: secrets, the user's folder for state. Never: keeps what it read.
+In: names of variables. Out: secrets, the user's folders for state and cache.
+Never: keeps what it read.
 """
 
 import os
@@ -14,5 +15,14 @@ def secret_of(name: str) -> str:
 
 def state_home() -> Path:
     """Where programs keep their state, by the XDG rules."""
-    given = os.environ.get("XDG_STATE_HOME")  # noqa: TID251 -- the one reader
-    return Path(given) if given else Path.home() / ".local" / "state"
+    return _home("XDG_STATE_HOME", ".local/state")
+
+
+def cache_home() -> Path:
+    """Where programs keep what they could make again, by the XDG rules."""
+    return _home("XDG_CACHE_HOME", ".cache")
+
+
+def _home(name: str, below: str) -> Path:
+    given = os.environ.get(name)  # noqa: TID251 -- the one reader
+    return Path(given) if given else Path.home() / below

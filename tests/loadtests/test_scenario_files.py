@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.scenarios.files import load_scenario, shipped
+from loadtests.scenarios.files import load_scenario
+from loadtests.scenarios.names import shipped
 from loadtests.scenarios.setups import Wanted, build, catalog_of
 from loadtests.scenarios.shape import ScenarioError, model_ids
 from loadtests.scenarios.traced import traced
