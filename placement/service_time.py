@@ -7,6 +7,8 @@ Prefill is bound by arithmetic, decoding by reading weights and KV cache. An ite
 both takes the longer of the two bases, plus the arithmetic of its prompt tokens.
 """
 
+from math import isqrt
+
 from placement.catalog import Frozen, ModelSpec
 from placement.constants import GPU_TYPES, GpuType
 
@@ -44,10 +46,24 @@ class Timing(Frozen, frozen=True, kw_only=True):
     def run_us(self, steps: int, sequences: int, context_tokens: int) -> int:
         """`steps` decode steps in a row; each adds one token of context per sequence.
 
-        Grows strictly with `steps`, so step ends are found by bisection.
+        Grows strictly with `steps`; `steps_within` is its inverse.
         """
         read = steps * context_tokens + sequences * (steps * (steps - 1) // 2)
         return steps * self.step_base_us + self.step_context_token_ps * read // PS_IN_US
+
+    def steps_within(self, run_us: int, sequences: int, context_tokens: int) -> int:
+        """The most steps that `run_us` lets end by then.
+
+        That is, the largest s with 2 · PS_IN_US · run_us(s) < 2 · PS_IN_US · (run_us + 1), and the
+        left side is a quadratic in s. In whole numbers, so that no step is ever off by rounding.
+        """
+        square = self.step_context_token_ps * sequences
+        linear = 2 * PS_IN_US * self.step_base_us
+        linear += self.step_context_token_ps * (2 * context_tokens - sequences)
+        bound = 2 * PS_IN_US * (run_us + 1) - 1
+        if not square:
+            return bound // linear
+        return (isqrt(linear * linear + 4 * square * bound) - linear) // (2 * square)
 
     def iteration_us(
         self, prefill_tokens: int, prompts_ended: int, sequences: int, context_tokens: int
@@ -61,7 +77,10 @@ class Timing(Frozen, frozen=True, kw_only=True):
 
 
 def timing_of(spec: ModelSpec, gpu_type: str) -> Timing:
-    """Fixed figures if the catalog gives them, else the roofline of the GPU type."""
+    """Fixed figures if the catalog gives them, else the roofline of the GPU type.
+
+    Fixed figures hold whatever else runs: `emulated_fixed` lets no request slow another.
+    """
     if spec.service is not None:
         return Timing(
             prefill_base_us=0,

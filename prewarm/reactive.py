@@ -135,7 +135,7 @@ def _drain_for(planning: Planning, spec: ModelSpec) -> None:
     draft, options = planning.draft, []
     for node in draft.nodes.values():
         for gpus in sets_for(spec, draft.spec_of(node)):
-            in_the_way = start_in_the_way(node.replicas, gpus) is not None
+            in_the_way = start_in_the_way(node.on(gpus), gpus) is not None
             if in_the_way or draft.promised_to_another(spec, node.node_id, gpus):
                 continue
             busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))

@@ -6,11 +6,11 @@ to whoever listens. Never: moves between rungs (nodes do), picks requests. It is
 
 from typing import Protocol
 
-from loadtests.simulator.agenda import Agenda
+from loadtests.simulator.agenda import Act, Agenda
 from loadtests.simulator.port import SimRequest
 from placement.catalog import ModelSpec
-from placement.engines.emulated_batch import Batch, Sequence
-from placement.service_time import kv_tokens, longest_tokens, timing_of
+from placement.engines.emulated_batch import Sequence, batch_of
+from placement.service_time import longest_tokens
 
 
 class Listener(Protocol):
@@ -27,7 +27,7 @@ class Engine:
 
     __slots__ = (
         "agenda", "batch", "climb_began_us", "climb_bytes", "due_us", "fire", "hear", "longest",
-        "replica_id", "requests", "serving", "spec", "unused",
+        "on_end", "replica_id", "requests", "serving", "spec", "unused",
     )  # fmt: skip
 
     def __init__(
@@ -37,13 +37,15 @@ class Engine:
         self.spec = spec
         self.agenda = agenda
         self.hear = hear
-        self.batch = Batch(timing_of(spec, gpu_type), kv_tokens(spec), spec.max_num_seqs)
+        self.batch = batch_of(spec, gpu_type)
         self.longest = longest_tokens(spec)
         self.requests: dict[int, SimRequest] = {}
         self.serving = False
         self.due_us = -1
         """When its one live entry of the agenda falls; others find that they are void."""
         self.fire = self._fire
+        self.on_end: Act | None = None
+        """Called after each answer, while somebody waits for what it frees."""
         self.unused = False
         """No request has been served since its weights were last brought, or kept, on the GPU."""
         self.climb_began_us = 0
@@ -112,7 +114,7 @@ class Engine:
 
     def _tell(self, now_us: int) -> None:
         """First tokens and ends until now."""
-        for seq_id, _, at_us, first, finished in self.batch.advance(now_us):
+        for seq_id, _, at_us, first, finished in self.batch.milestones(now_us):
             if first:
                 request = self.requests[seq_id]
                 request.first_us = at_us
@@ -120,3 +122,5 @@ class Engine:
                     self.hear.on_first_use(self, request)
             if finished:
                 self.hear.on_answered(self, self.requests.pop(seq_id))
+                if self.on_end is not None:
+                    self.on_end()

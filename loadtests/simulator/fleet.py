@@ -34,6 +34,7 @@ class SimFleet:
         self._hear = hear
         self._states: dict[str, NodeState] = {}
         self._due_us: dict[str, int] = {}
+        site.settle = self.settle
 
     def join(self, node_id: str) -> None:
         """It takes actions from now on."""

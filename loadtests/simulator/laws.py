@@ -28,6 +28,7 @@ class Laws:
         for node in self._nodes.values():
             check_memory(node)
             check_links(node)
+            node.check()
         for engine in self._engines.values():
             check_tokens(engine)
 

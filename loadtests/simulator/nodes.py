@@ -3,6 +3,7 @@
 In: nothing. Out: the `Node` port, the `Site` that nodes are built on. Never: moves anything.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from loadtests.simulator.agenda import Agenda
@@ -29,6 +30,8 @@ class Site:
         self.meter = meter
         self.engines: dict[str, Engine] = {}
         """Of all nodes, by replica."""
+        self.settle: Callable[[str], None] = lambda _: None
+        """Tells the fleet that a node has changed by itself."""
         self._hear = hear
         self._ports = 0
 
@@ -78,6 +81,9 @@ class Node(Protocol):
 
     def flows(self) -> dict[Link, float]:
         """Bytes per second that cross each kind of link now. For the laws."""
+
+    def check(self) -> None:
+        """Assert what this node's world promises beyond bytes."""
 
 
 def outcome_of(

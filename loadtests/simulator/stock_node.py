@@ -16,6 +16,7 @@ from placement.catalog import ModelSpec, NodeSpec
 from placement.edges import Edge, Link, fetch_transfers, gpu_bytes, host_bytes, step_edge
 from placement.engines.emulated import start_phases
 from placement.engines.emulated_links import Movers
+from placement.feasibility import frees_memory
 from placement.plan import (
     Accepted,
     Action,
@@ -33,7 +34,7 @@ from placement.plan import (
     Warm,
     target_rung,
 )
-from placement.snapshot import NodeState, Rung, WeightsAt
+from placement.snapshot import NodeState, Phase, Rung, WeightsAt
 
 Then = Callable[[int], None]
 _FAILED = OutcomeStatus.FAILED
@@ -283,3 +284,12 @@ class StockNode:
 
     def flows(self) -> dict[Link, float]:
         return self._movers.flows()
+
+    def check(self) -> None:
+        """World S's own law: one start per GPU at a time, and nobody frees memory beside it."""
+        states = [held.state for held in self.ledger.held.values()]
+        for starting in (s for s in states if s.phase is Phase.STARTING):
+            for other in (s for s in states if s is not starting):
+                beside = not set(other.gpu_ids).isdisjoint(starting.gpu_ids)
+                moves = other.phase is Phase.STARTING or frees_memory(other)
+                assert not (beside and moves), f"{other.replica_id} beside {starting.replica_id}"

@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from placement import constants as c
 from placement.catalog import Faults, ModelSpec
 from placement.edges import Edge, host_bytes, step_edge
-from placement.engines.emulated_batch import Batch
-from placement.service_time import kv_tokens, timing_of
+from placement.engines.emulated_batch import batch_of
 from placement.snapshot import Rung
 
 EngineState: TypeAlias = Literal["starting", "ready", "exited"]
@@ -43,7 +42,7 @@ class EmulatedReplica:
         self.spec = spec
         self.gpu_ids = gpu_ids
         self.faults: Faults = spec.faults
-        self.batch = Batch(timing_of(spec, gpu_type), kv_tokens(spec), spec.max_num_seqs)
+        self.batch = batch_of(spec, gpu_type)
         self.state: EngineState = "starting"
         self.exit_message = ""
         self.profiling = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,10 @@ class HandMade:
     days: list[list[Row]] = field(default_factory=list)
     duration_us: int = 600 * US
     start_us: int = 0
+    past_days: int = 0
 
-    @property
-    def past_days(self) -> int:
-        return len(self.days)
+    def __post_init__(self) -> None:
+        self.past_days = len(self.days)
 
     def chunks(self) -> Iterator[Requests]:
         yield requests(self.rows, self.models)
@@ -62,9 +63,11 @@ def poisson(seed: int, name: str, per_s: Mapping[str, float], seconds: int) -> l
     return rows
 
 
-def served(model_id: str, world: World, gpus: int = 1, **changes: object) -> ModelSpec:
+def served(
+    model_id: str, world: World, gpus: int = 1, weights_bytes: int = 0, **changes: Any
+) -> ModelSpec:
     """Weights of 16 GB, or 70 GB on several GPUs; alone on its GPUs in world W."""
-    weights = 16 * GB if gpus == 1 else 70 * GB
+    weights = weights_bytes or (16 * GB if gpus == 1 else 70 * GB)
     share = -(-weights // gpus)
     usable = usable_hbm_bytes(80 * GB)
     alone = usable - share - int(ACTIVATIONS_BYTES.value)
@@ -85,7 +88,7 @@ def nodes(count: int = 2, gpus: int = 4) -> tuple[NodeSpec, ...]:
     )
 
 
-def small_setup(world: World, seed: int = 1, seconds: int = 600, **changes: object) -> Setup:
+def small_setup(world: World, seed: int = 1, seconds: int = 600, **changes: Any) -> Setup:
     """Four models, one of them on two GPUs, on two nodes of four GPUs, with two days before."""
     models = ("a", "b", "c", "d")
     rates = {"a": 2.0, "b": 0.5, "c": 0.05, "d": 0.2}
@@ -102,5 +105,5 @@ def small_setup(world: World, seed: int = 1, seconds: int = 600, **changes: obje
             days=[poisson(seed, f"before/{d}", rates, seconds) for d in (1, 2)],
             duration_us=seconds * US,
         ),
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )

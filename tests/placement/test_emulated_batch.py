@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from placement.engines.emulated_batch import Batch, Progress, Sequence
 from placement.service_time import Timing, timing_of
 from tests.builders import model
+from tests.placement.step_by_step import Happening, Replica
 
 TIMING = timing_of(model(), "H100-80GB")
 FIXED = Timing(
@@ -146,6 +147,31 @@ def test_a_thousand_steps_are_one_event() -> None:
     assert len(run_out(batch)) == 2
 
 
+def test_resuming_lets_those_in_who_came_meanwhile_after_the_step_under_way() -> None:
+    batch = Batch(FIXED, kv_tokens=10_000, max_num_seqs=4)
+    batch.add(Sequence(1, 10, 1000, 0))
+    batch.advance(10_500)
+    batch.pause("wait")
+    batch.add(Sequence(2, 10, 5, 10_500))
+    batch.resume()
+    first = next(p for p in batch.advance(30_000) if p.seq_id == 2)
+    assert first.at_us == 11_000 + 10_000
+
+
+def test_milestones_are_first_tokens_and_ends_and_leave_nothing_uncounted() -> None:
+    batch = Batch(FIXED, kv_tokens=1000, max_num_seqs=4)
+    batch.add(Sequence(1, 10, 31, 0))
+    batch.add(Sequence(2, 10, 6, 0))
+    assert batch.milestones(15_000) == [Progress(1, 1, 10_000, first=True, finished=False)]
+    # The second prompt takes the first one's next step along: 10 ms, then steps of 1 ms.
+    assert batch.milestones(26_000) == [
+        Progress(2, 1, 20_000, first=True, finished=False),
+        Progress(2, 5, 25_000, first=False, finished=True),
+    ]
+    assert batch.kv_used == (10 + 1 + 1 + 6)
+    assert batch.milestones(10**9) == [Progress(1, 30, 49_000, first=False, finished=True)]
+
+
 requests = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 200), st.integers(0, 400_000)),
     min_size=1,
@@ -205,3 +231,78 @@ def test_more_load_is_never_faster(others: int, prompt: int) -> None:
         return ends_of(run_out(batch))[0]
 
     assert end_us(others + 1) >= end_us(others)
+
+
+@st.composite
+def days(draw: st.DrawFn) -> list[Happening]:
+    """Arrivals, some of which hang, and clients that leave, dense enough to meet."""
+    day = []
+    for seq_id in range(draw(st.integers(1, 14))):
+        at_us = draw(st.integers(0, 500_000))
+        prompt, output = draw(st.integers(1, 110)), draw(st.integers(1, 90))
+        hang_after = draw(st.none() | st.none() | st.integers(1, 30))
+        day.append(Happening(at_us, "add", seq_id, prompt, output, hang_after))
+        if hang_after is not None or draw(st.integers(0, 3)) == 0:
+            leaves_us = at_us + draw(st.integers(0, 1_000_000))
+            day.append(Happening(leaves_us, "cancel", seq_id))
+    return sorted(day, key=lambda happening: happening.at_us)
+
+
+def happen(batch: Batch, event: Happening) -> None:
+    if event.what == "cancel":
+        batch.cancel(event.seq_id)
+        return
+    _, _, seq_id, prompt, output, hang_after = event
+    batch.add(Sequence(seq_id, prompt, output, event.at_us, hang_after=hang_after))
+
+
+shapes = st.tuples(st.sampled_from([120, 300, 10_000]), st.integers(1, 6), st.integers(8, 200))
+timings = st.sampled_from([TIMING, FIXED])
+
+
+@settings(max_examples=150, deadline=None)
+@given(day=days(), shape=shapes, timing=timings, cadence_us=st.integers(1_000, 300_000))
+def test_every_look_finds_what_one_step_after_the_other_gives(
+    day: list[Happening], shape: tuple[int, int, int], timing: Timing, cadence_us: int
+) -> None:
+    truth, batch = Replica(timing, *shape), Batch(timing, *shape)
+    truth.play(day)
+    told: dict[int, int] = {}
+    looks = {e.at_us for e in day} | set(range(0, truth.now_us + cadence_us, cadence_us))
+    for now_us in sorted(looks):
+        for progress in batch.advance(now_us):
+            before = told.get(progress.seq_id, 0)
+            told[progress.seq_id] = so_far = before + progress.tokens
+            assert progress.at_us == truth.all[progress.seq_id].token_us[so_far - 1]
+            assert progress.first == (before == 0)
+            assert progress.finished == (so_far == truth.all[progress.seq_id].output)
+        for seq_id in told.keys() | {e.seq_id for e in day if e.at_us < now_us}:
+            times = truth.all[seq_id].token_us
+            assert told.get(seq_id, 0) == sum(at_us <= now_us for at_us in times)
+        for event in (e for e in day if e.at_us == now_us):
+            happen(batch, event)
+    assert batch.preemptions == truth.preemptions
+    assert batch.kv_used == truth.kv
+
+
+@settings(max_examples=150, deadline=None)
+@given(day=days(), shape=shapes, timing=timings)
+def test_milestones_are_those_of_one_step_after_the_other(
+    day: list[Happening], shape: tuple[int, int, int], timing: Timing
+) -> None:
+    truth, batch = Replica(timing, *shape), Batch(timing, *shape)
+    truth.play(day)
+    found: list[Progress] = []
+    for event in day:
+        found += batch.milestones(event.at_us)
+        happen(batch, event)
+    while (next_us := batch.next_us()) is not None:
+        found += batch.milestones(next_us)
+    assert [p.at_us for p in found] == sorted(p.at_us for p in found)
+    began = {p.seq_id: p.at_us for p in found if p.first}
+    assert began == {r.seq_id: r.token_us[0] for r in truth.all.values() if r.token_us}
+    assert ends_of(found) == {r.seq_id: r.token_us[-1] for r in truth.all.values() if r.ended}
+    ended = {r.seq_id: r.output for r in truth.all.values() if r.ended}
+    assert {i: n for i, n in tokens_of(found).items() if i in ended} == ended
+    assert len(found) == len({(p.seq_id, p.first, p.finished) for p in found})
+    assert batch.preemptions == truth.preemptions

@@ -54,3 +54,12 @@ def test_more_work_never_ends_earlier(
     one = TIMING.iteration_us(prefill, 1, sequences, context)
     assert TIMING.iteration_us(prefill + more, 1, sequences, context) >= one
     assert TIMING.iteration_us(prefill, 1, sequences, context + more) >= one
+
+
+@given(run_us=st.integers(0, 10**9), sequences=st.integers(1, 256), context=st.integers(0, 10**7))
+def test_steps_within_a_time_are_the_most_whose_run_fits(
+    run_us: int, sequences: int, context: int
+) -> None:
+    steps = TIMING.steps_within(run_us, sequences, context)
+    assert TIMING.run_us(steps, sequences, context) <= run_us
+    assert TIMING.run_us(steps + 1, sequences, context) > run_us

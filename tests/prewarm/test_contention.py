@@ -190,3 +190,18 @@ def test_on_the_cpu_host_memory_alone_can_be_what_is_short() -> None:
     assert isinstance(evict, Evict)
     roomy = decide(on_the_cpu(2, 8), [stands("x1", "x")], asks("y", held=1)).actions
     assert [type(action) for action in roomy] == [Start]
+
+
+def test_a_model_on_the_cpu_is_not_tried_on_gpus_nor_the_other_way_round() -> None:
+    """Its bytes would fit; the agent would refuse."""
+    small = {"weights_bytes": GB // 2, "kv_cache_bytes": GB // 2, "residue_bytes": 0}
+    on_shares = model("x", engine=EngineKind.VLLM, on_cpu=True, **small)
+    on_gpus = model("y", **small)
+    shares = node("a-cpu", gpu_type="CPU", hbm_bytes=4 * GB, host_bytes=64 * GB)
+    for whole in (
+        catalog(on_shares, on_gpus, nodes=(shares, node("b"))),
+        catalog(on_gpus, nodes=(shares,)),
+    ):
+        plan = decide(whole, [], *(asks(m.id, held=1) for m in whole.models))
+        where = {a.model_id: a.node_id for a in plan.actions if isinstance(a, Start)}
+        assert where == ({"x": "a-cpu", "y": "b"} if len(whole.models) == 2 else {})

@@ -6,22 +6,14 @@ Never: awaits, reads a clock, draws.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from loadtests.baselines.actions import US, Scribe
-from loadtests.baselines.warmserve.books import (
-    Books,
-    Copy,
-    Doing,
-    NodeBook,
-    claim,
-    read,
-    share_bytes,
-)
+from loadtests.baselines.actions import US
+from loadtests.baselines.warmserve.belief import Belief
+from loadtests.baselines.warmserve.books import INSTANCE, Copy, Doing
+from loadtests.baselines.warmserve.creating import Creations
 from loadtests.baselines.warmserve.flags import BATCH, PASS_US, Flags
 from loadtests.baselines.warmserve.forecast import Forecast, Seen, forecast
 from loadtests.baselines.warmserve.instances import Instance, Instances
-from loadtests.baselines.warmserve.launch import choose, steps_down
 from loadtests.baselines.warmserve.meter import Meter
 from loadtests.baselines.warmserve.prewarming import asleep, loads
 from loadtests.baselines.warmserve.scaling import fewer_wanted, more_wanted, to_drain
@@ -32,15 +24,6 @@ from placement.snapshot import ClusterSnapshot, Rung, WeightsAt
 from prewarm.controller import Answered, Ended, Event, Observed, Reloaded
 
 
-@dataclass(slots=True)
-class _Creation:
-    """An instance whose GPUs are being cleared. `fresh`: nothing of its model is there yet."""
-
-    instance: Instance
-    fresh: bool
-    promise: Copy
-
-
 class WarmServe:
     """`usual`: by model, the windows of past days (4.1)."""
 
@@ -49,6 +32,7 @@ class WarmServe:
         self.catalog = catalog
         self.specs: dict[str, ModelSpec] = {spec.id: spec for spec in catalog.models}
         self.instances = Instances()
+        self.on_ready: Callable[[Instance], None] = lambda _: None
         self.on_gone: Callable[[Instance], None] = lambda _: None
         self._usual = usual
         self._meters: dict[str, Meter] = {spec.id: Meter() for spec in catalog.models}
@@ -57,14 +41,8 @@ class WarmServe:
         self._first_us = -1
         self._windows = 0
         self._next_pass_us = 0
-        self._scribe = Scribe("ws")
-        self._snapshot = ClusterSnapshot(version=-1)
-        self._asked: dict[str, Action] = {}
-        self._creations: dict[str, _Creation] = {}
-        self._ahead: set[str] = set()
-        self._leaks: dict[tuple[str, int], int] = {}
-        self._books: Books | None = None
-        self._settled = False
+        self._belief = Belief(self.specs)
+        self._creations = Creations(self._belief, self.instances, flags)
 
     # --- the doors
 
@@ -81,10 +59,11 @@ class WarmServe:
             case Observed():
                 return self._observe(event)
             case Ended(outcome=outcome):
-                self._over(outcome.action_id)
+                self._belief.over(outcome.action_id)
+                self._reconcile()
                 return None
             case Answered(refused=refused):
-                self._over(refused.action_id)
+                self._belief.over(refused.action_id)
                 self._reconcile()
                 return None
             case Reloaded():
@@ -92,31 +71,29 @@ class WarmServe:
 
     def see(self, snapshot: ClusterSnapshot) -> None:
         """The newest word about the cluster: instances come up, and go."""
-        if snapshot.version != self._snapshot.version:
-            self._snapshot = snapshot
-            self._changed()
-        if self._books is None:
+        self._belief.see(snapshot)
+        if self._belief.stale:
             self._reconcile()
 
     def create_for(self, model_id: str, now_us: int) -> tuple[Instance, Plan] | None:
         """A request that found no slot creates an instance itself (4.5); None: no GPUs."""
-        self._scribe.see(self._snapshot, now_us)
-        if self._books is None:
-            self._reconcile()
-        created = self._create(self.specs[model_id], now_us)
+        self._look(self._belief.snapshot, now_us)
+        created = self._creations.create(self.specs[model_id], now_us)
         return None if created is None else (created[0], Plan(actions=tuple(created[1])))
 
     def pass_at(self, now_us: int) -> Plan:
         """The autoscaler's and the prewarmer's turn, every half second (4.4, 4.7)."""
-        self._scribe.see(self._snapshot, now_us)
+        self._look(self._belief.snapshot, now_us)
         return Plan(actions=(*self._scale(now_us), *self._prewarm(now_us)))
 
     def eta_us(self, model_id: str, now_us: int) -> int | None:
         """Until an instance is up; where GPUs must come free first, as if they were."""
         spec = self.specs.get(model_id)
-        if spec is None or not any(len(b.free) >= spec.gpus for b in self._book().values()):
+        if spec is None or not any(len(b.free) >= spec.gpus for b in self._belief.books().values()):
             return None
-        mine = [c for b in self._book().values() for c in b.copies if c.model_id == model_id]
+        mine = [
+            c for b in self._belief.books().values() for c in b.copies if c.model_id == model_id
+        ]
         if any(c.serves and c.doing is Doing.RUNNING for c in mine):
             return 0
         coming = [c.eta_us for c in mine if c.doing is Doing.RUNNING and c.eta_us]
@@ -128,12 +105,11 @@ class WarmServe:
     # --- the round
 
     def _observe(self, seen: Observed) -> Plan:
-        self._scribe.see(seen.snapshot, seen.at_us)
-        self.see(seen.snapshot)
+        self._look(seen.snapshot, seen.at_us)
         if not self.flags.own_gateway:
             for instance in self.instances.by_id.values():
                 instance.in_flight = seen.in_flight.get(instance.replica_id, 0)
-        actions = [*self._land(seen.in_flight), *self._go_on()]
+        actions = [*self._land(seen.in_flight), *self._creations.go_on()]
         if not self.flags.own_gateway:
             for demand in seen.demand:
                 actions += self._for_held(demand.model_id, demand.held, seen.at_us)
@@ -142,6 +118,11 @@ class WarmServe:
                 actions += [*self._scale(seen.at_us), *self._prewarm(seen.at_us)]
         return Plan(actions=tuple(actions))
 
+    def _look(self, snapshot: ClusterSnapshot, now_us: int) -> None:
+        """What the next actions believe."""
+        self._belief.scribe.see(snapshot, now_us)
+        self.see(snapshot)
+
     def _for_held(self, model_id: str, held: int, now_us: int) -> list[Action]:
         """With our gateway: held requests that booting instances will not take create more."""
         actions: list[Action] = []
@@ -149,7 +130,7 @@ class WarmServe:
             return actions
         booting = [i for i in self.instances.of(model_id) if not i.ready]
         for _ in range(-(-held // BATCH) - len(booting)):
-            created = self._create(self.specs[model_id], now_us)
+            created = self._creations.create(self.specs[model_id], now_us)
             if created is None:
                 break
             actions += created[1]
@@ -171,7 +152,7 @@ class WarmServe:
                 actions += [self._drain(i) for i in to_drain(mine, fewer, now_us)]
         for spec, more in short:
             for _ in range(more):
-                created = self._create(spec, now_us)
+                created = self._creations.create(spec, now_us)
                 if created is None:
                     return actions
                 actions += created[1]
@@ -182,8 +163,8 @@ class WarmServe:
         instance.draining = True
         spec = self.specs[instance.model_id]
         release = self.flags.release_kv and spec.mechanism.world is World.W
-        return self._ask(
-            self._scribe.drain(instance.replica_id, instance.node_id, release_kv=release)
+        return self._belief.ask(
+            self._belief.scribe.drain(instance.replica_id, instance.node_id, release_kv=release)
         )
 
     def _prewarm(self, now_us: int) -> list[Action]:
@@ -191,27 +172,27 @@ class WarmServe:
         if not self.flags.prewarm:
             return []
         self._close_window(now_us)
-        if self._settled:
+        if self._belief.settled:
             return []
         models = self.catalog.models
         running: dict[str, int] = {spec.id: len(self.instances.of(spec.id)) for spec in models}
-        chosen = loads(self._book(), models, running, self._forecasts, self.flags)
-        self._settled = not chosen
+        chosen = loads(self._belief.books(), models, running, self._forecasts, self.flags)
+        self._belief.settled = not chosen
         return [self._load(x.model_id, x.node_id, x.gpu_ids) for x in chosen]
 
     def _load(self, model_id: str, node_id: str, gpu_ids: tuple[int, ...]) -> Action:
         """Weights to these GPUs. World S: by waking the engine there, or by starting one that
         steps down when it is up."""
-        why, scribe = ReasonCode.MIN_REPLICAS, self._scribe
+        why, scribe = ReasonCode.MIN_REPLICAS, self._belief.scribe
         if self.specs[model_id].mechanism.world is World.W:
             name = scribe.new_replica(model_id)
-            return self._ask(scribe.start(name, model_id, node_id, gpu_ids, why, Rung.WARM))
-        engine = asleep(self._book()[node_id].copies, model_id, gpu_ids)
+            return self._belief.ask(scribe.start(name, model_id, node_id, gpu_ids, why, Rung.WARM))
+        engine = asleep(self._belief.books()[node_id].copies, model_id, gpu_ids)
         if engine is not None:
-            return self._ask(scribe.warm(engine.replica_id, node_id, why))
+            return self._belief.ask(scribe.warm(engine.replica_id, node_id, why))
         name = scribe.new_replica(model_id)
-        self._ahead.add(name)
-        return self._ask(scribe.start(name, model_id, node_id, gpu_ids, why))
+        self._belief.ahead.add(name)
+        return self._belief.ask(scribe.start(name, model_id, node_id, gpu_ids, why))
 
     # --- windows
 
@@ -223,7 +204,7 @@ class WarmServe:
         for model_id, meter in self._meters.items():
             self._seen[model_id].append(meter.close_window(now_us))
         self._forecasts = self._foresee()
-        self._settled = False
+        self._belief.settled = False
 
     def _foresee(self) -> dict[str, Forecast]:
         return {
@@ -231,103 +212,7 @@ class WarmServe:
             for model_id, seen in self._seen.items()
         }
 
-    # --- instances
-
-    def _create(self, spec: ModelSpec, now_us: int) -> tuple[Instance, list[Action]] | None:
-        """Choose GPUs and claim them; None where no instance-free ones are left."""
-        books = self._book()
-        choice = choose(books, spec, self.specs, by_count=self.flags.by_score)
-        if choice is None:
-            return None
-        copy = choice.copy
-        name = copy.replica_id if copy is not None else self._scribe.new_replica(spec.id)
-        instance = Instance(
-            replica_id=name,
-            model_id=spec.id,
-            node_id=choice.node_id,
-            gpu_ids=choice.gpu_ids,
-            created_us=now_us,
-        )
-        self.instances.add(instance)
-        self._ahead.discard(name)
-        self._leak(books[choice.node_id], instance)
-        promise = claim(name, spec.id, choice.node_id, choice.gpu_ids)
-        self._creations[name] = _Creation(instance, copy is None, promise)
-        self._changed()
-        return instance, self._advance(self._creations[name])
-
-    def _leak(self, book: NodeBook, instance: Instance) -> None:
-        """4.11, 2: what dropped replicas hold beside the launch stays deducted, until that GPU
-        runs an instance itself."""
-        inside = set(instance.gpu_ids)
-        for g in inside:
-            self._leaks.pop((book.node_id, g), None)
-        if not self.flags.dropped_stays_booked:
-            return
-        for copy in book.beside(instance.replica_id, instance.gpu_ids):
-            if self.specs[copy.model_id].mechanism.world is World.W:
-                for g in set(copy.gpu_ids) - inside:
-                    key = (book.node_id, g)
-                    share = share_bytes(self.specs[copy.model_id])
-                    self._leaks[key] = self._leaks.get(key, 0) + share
-
-    def _go_on(self) -> list[Action]:
-        """Creations whose GPUs were still being cleared."""
-        return [a for creation in list(self._creations.values()) for a in self._advance(creation)]
-
-    def _advance(self, creation: _Creation) -> list[Action]:
-        """The next actions on the way to an instance; none while something must end first."""
-        instance = creation.instance
-        book = self._book().get(instance.node_id)
-        if book is None:
-            return self._give_up(creation)
-        spec = self.specs[instance.model_id]
-        beside = book.beside(instance.replica_id, instance.gpu_ids)
-        if any(c.doing is Doing.LEAVING for c in beside):
-            return []
-        if spec.mechanism.world is World.S:
-            return self._advance_stock(creation, book, spec)
-        if not creation.fresh:
-            return self._begin(creation, {c.replica_id: None for c in beside})
-        if not beside:
-            return self._begin(creation, {})
-        return [self._evict(c) for c in beside]
-
-    def _advance_stock(self, creation: _Creation, book: NodeBook, spec: ModelSpec) -> list[Action]:
-        instance = creation.instance
-        own = next((c for c in book.copies if c.replica_id == instance.replica_id), None)
-        if own is None or own.moving or own.serves:  # started ahead: it comes up by itself
-            return self._give_up(creation) if own is None or own.holds is Rung.SERVING else []
-        steps = steps_down(book, self.specs, spec, own)
-        if steps is None:
-            return self._give_up(creation)
-        if not creation.fresh or not steps:
-            return self._begin(creation, steps)
-        node_id, why = instance.node_id, ReasonCode.MAKE_ROOM
-        return [
-            self._ask(
-                self._scribe.evict(name, node_id, why)
-                if to is None
-                else self._scribe.shed(name, node_id, why)
-            )
-            for name, to in steps.items()
-        ]
-
-    def _give_up(self, creation: _Creation) -> list[Action]:
-        """Nothing more to do for it: it comes up by itself, or it cannot."""
-        del self._creations[creation.instance.replica_id]
-        self._changed()
-        return []
-
-    def _begin(self, creation: _Creation, victims: dict[str, Rung | None]) -> list[Action]:
-        """Everything is ready for the launch itself."""
-        one, scribe = creation.instance, self._scribe
-        del self._creations[one.replica_id]
-        if not creation.fresh:
-            return [self._ask(scribe.promote(one.replica_id, one.node_id, victims))]
-        why = ReasonCode.HELD_REQUESTS
-        start = scribe.start(one.replica_id, one.model_id, one.node_id, one.gpu_ids, why)
-        return [self._ask(start)]
+    # --- what became of replicas
 
     def _land(self, in_flight: Mapping[str, int]) -> list[Action]:
         """Drained instances rest warm, engines started ahead step down, failed ones end.
@@ -336,58 +221,40 @@ class WarmServe:
         is an instance.
         """
         actions: list[Action] = []
-        for copy in [c for book in self._book().values() for c in book.copies if not c.moving]:
+        for copy in [
+            c for book in self._belief.books().values() for c in book.copies if not c.moving
+        ]:
             instance = self.instances.by_id.get(copy.replica_id)
             if copy.doing is Doing.FAILED:
                 actions.append(self._evict(copy))
             elif copy.doing is Doing.DRAINING and (instance is None or not instance.in_flight):
                 actions.append(self._rest(copy))
             elif copy.doing is Doing.LOADING and copy.serves:
-                self._ahead.discard(copy.replica_id)
+                self._belief.ahead.discard(copy.replica_id)
                 if in_flight.get(copy.replica_id):
-                    self._changed()
+                    self._belief.changed()
                     self._reconcile()
                 else:
                     actions.append(self._rest(copy))
         return actions
 
     def _rest(self, copy: Copy) -> Action:
-        return self._ask(self._scribe.warm(copy.replica_id, copy.node_id, ReasonCode.IDLE))
+        return self._belief.ask(
+            self._belief.scribe.warm(copy.replica_id, copy.node_id, ReasonCode.IDLE)
+        )
 
     def _evict(self, copy: Copy) -> Action:
         why = ReasonCode.MAKE_ROOM
-        return self._ask(self._scribe.evict(copy.replica_id, copy.node_id, why))
+        return self._belief.ask(self._belief.scribe.evict(copy.replica_id, copy.node_id, why))
 
-    # --- memory
-
-    def _ask(self, action: Action) -> Action:
-        self._asked[action.action_id] = action
-        self._changed()
-        return action
-
-    def _over(self, action_id: str) -> None:
-        """An action ended or was refused: the next snapshot shows what became of it."""
-        if self._asked.pop(action_id, None) is not None:
-            self._changed()
-
-    def _changed(self) -> None:
-        self._books, self._settled = None, False
-
-    def _book(self) -> Books:
-        if self._books is None:
-            promised = [c.promise for c in self._creations.values()]
-            asked = self._asked.values()
-            self._books = read(
-                self._snapshot, self.specs, asked, promised, self._ahead, self._leaks
-            )
-        return self._books
+    # --- instances
 
     def _reconcile(self) -> None:
-        """Instances as the cluster shows them. Those that are gone are told to the gateway."""
+        """Instances as the cluster shows them; the gateway is told who is up, and who is gone."""
         there: dict[str, Copy] = {}
-        for book in self._book().values():
+        for book in self._belief.books().values():
             for copy in book.copies:
-                if copy.doing in (Doing.RUNNING, Doing.DRAINING):
+                if copy.doing in INSTANCE:
                     there[copy.replica_id] = copy
         for instance in [i for k, i in self.instances.by_id.items() if k not in there]:
             self.instances.remove(instance)
@@ -403,5 +270,7 @@ class WarmServe:
                     created_us=copy.since_us,
                 )
                 self.instances.add(known)
-            known.ready = copy.serves or known.ready
             known.draining = copy.doing is Doing.DRAINING
+            if copy.serves and not known.ready:
+                known.ready = True
+                self.on_ready(known)

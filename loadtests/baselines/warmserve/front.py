@@ -32,11 +32,10 @@ class OwnGateway:
         self._boarding: dict[str, dict[int, SimRequest]] = {}
         """Given to an instance that is not up yet, by the request's index."""
         self._open: set[str] = set()
-        self._seen_ready: set[str] = set()
         self._watches = {
             spec.deadline_us: Watch(self._expire, stage) for spec in policy.specs.values()
         }
-        policy.on_gone = self._on_gone
+        policy.on_ready, policy.on_gone = self._on_ready, self._on_gone
         stage.at(0, self._pass)
 
     def _pass(self) -> None:
@@ -127,12 +126,11 @@ class OwnGateway:
     def _on_gone(self, instance: Instance) -> None:
         """Its launch failed, or its node is lost: whoever waited for it asks again."""
         self._open.discard(instance.replica_id)
-        self._seen_ready.discard(instance.replica_id)
         for request in self._boarding.pop(instance.replica_id, {}).values():
             self._held[request.spec.id] -= 1
             self._sleep(request)
 
-    def _open_at_poll(self, instance: Instance) -> None:
+    def _on_ready(self, instance: Instance) -> None:
         """Readiness is looked for every 50 ms, counted from the creation."""
         polls = -(-(self._stage.now_us - instance.created_us) // READINESS_POLL_US)
         at_us = instance.created_us + polls * READINESS_POLL_US
@@ -150,10 +148,6 @@ class OwnGateway:
 
     def on_snapshot(self, snapshot: ClusterSnapshot) -> None:
         self._policy.see(snapshot)
-        for replica_id, instance in self._policy.instances.by_id.items():
-            if instance.ready and replica_id not in self._seen_ready:
-                self._seen_ready.add(replica_id)
-                self._open_at_poll(instance)
 
     def demand(self, now_us: int) -> tuple[ModelDemand, ...]:  # noqa: ARG002
         return tuple(
