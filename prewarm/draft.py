@@ -176,7 +176,8 @@ class Draft:
     def settled(self, replica: ReplicaState) -> bool:
         """It has served longer than it would take to come back."""
         spec = self.facts.models[replica.model_id]
-        tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
+        rests_at = next(iter(resting_rungs(spec)), WeightsAt.HOST)
+        tenure_us = max(TENURE_US_MIN, climb_us(spec, rests_at))
         return replica.since_us + tenure_us <= self.facts.now_us
 
     def is_minimum(self, replica: ReplicaState) -> bool:
