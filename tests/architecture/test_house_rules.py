@@ -105,6 +105,7 @@ EDGES = {
     "loadtests.screen",
     "loadtests.target",
     "loadtests.trace_places",
+    "loadtests.twin",
     "loadtests.workload",
 }
 
