@@ -237,8 +237,9 @@ def wrong_device(spec: ModelSpec, node_spec: NodeSpec) -> str:
 def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:
     """One start per GPU at a time, and nobody frees memory beside it: its profiling would trip."""
     for replica in replicas:
-        starts = replica.phase is Phase.STARTING and not loading(replica)
-        if starts and not set(gpu_ids).isdisjoint(replica.gpu_ids):
+        if replica.phase is not Phase.STARTING or loading(replica):
+            continue
+        if not set(gpu_ids).isdisjoint(replica.gpu_ids):
             return Shortage(
                 code=RefusalCode.START_IN_PROGRESS,
                 message=f"{replica.replica_id} is starting on GPUs {list(replica.gpu_ids)}; "

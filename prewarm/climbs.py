@@ -13,7 +13,6 @@ from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.feasibility import (
     freeing_in_the_way,
     host_free_bytes,
-    recounted,
     room_for_start,
     room_for_step,
     start_in_the_way,
@@ -22,7 +21,7 @@ from placement.feasibility import (
 from placement.plan import Victim
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 from prewarm.draft import Draft, sets_for, weights_at
-from prewarm.victims import choose_victims, enough, host_given, host_victims, price
+from prewarm.victims import choose_victims, covers, enough, host_given, host_victims, price
 
 GpuSets: TypeAlias = tuple[tuple[int, ...], ...]
 Taken: TypeAlias = Container[tuple[str, tuple[int, ...]]]
@@ -63,7 +62,7 @@ def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
         node_spec = draft.spec_of(node)
         sets = sets_for(spec, node_spec)
         if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
-            bare = recounted(node, (), node_spec, draft.facts.models)
+            bare = draft.bare(node)
             if any(room_for_start(spec, bare, node_spec, gpus) is None for gpus in sets):
                 return True
     return False
@@ -164,11 +163,13 @@ def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     free = next(_free_places(draft, spec, nodes, taken), None)
     if free is not None:
         yield free
+    need = footprint_bytes(spec)
     for takes_us, node, sets in nodes:
         if free is not None and takes_us >= free.takes_us:
             return
+        most = draft.bytes_on(node).most
         for gpus in sets:
-            if _open_to(draft, spec, node, gpus, taken):
+            if covers(most, gpus, need) and _open_to(draft, spec, node, gpus, taken):
                 climb = _start_over_others(draft, spec, node, gpus, takes_us)
                 if climb is not None:
                     yield climb
@@ -191,11 +192,12 @@ def _free_places(
     nodes: list[tuple[int, NodeState, GpuSets]],
     taken: Taken,
 ) -> Iterator[Climb]:
+    need = footprint_bytes(spec)
     for takes_us, node, sets in nodes:
-        node_spec = draft.spec_of(node)
+        node_spec, free = draft.spec_of(node), draft.bytes_on(node).free
         for gpus in sets:
             if (
-                enough(draft, node, gpus, footprint_bytes(spec), {})
+                covers(free, gpus, need)
                 and _open_to(draft, spec, node, gpus, taken)
                 and room_for_start(spec, node, node_spec, gpus) is None
             ):

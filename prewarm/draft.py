@@ -36,7 +36,7 @@ class Room:
     until_us: int
 
     def meets(self, node_id: str, gpu_ids: tuple[int, ...]) -> bool:
-        return self.node_id == node_id and not set(self.gpu_ids).isdisjoint(gpu_ids)
+        return self.node_id == node_id and any(g in self.gpu_ids for g in gpu_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,7 @@ class Draft:
             self._by_model.setdefault(replica.model_id, []).append(replica)
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
+        self._bare: dict[str, NodeState] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
         spec = self.facts.catalog.node(node.node_id)
@@ -101,6 +102,10 @@ class Draft:
 
     def replica(self, replica_id: str) -> ReplicaState:
         return self._by_id[replica_id]
+
+    def find(self, replica_id: str) -> ReplicaState | None:
+        """None once it has been dropped."""
+        return self._by_id.get(replica_id)
 
     def put(self, replica: ReplicaState) -> None:
         """Add or replace a replica and count the node's bytes anew."""
@@ -129,6 +134,13 @@ class Draft:
         for replica in (changed, *tied):
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
+
+    def bare(self, node: NodeState) -> NodeState:
+        """The node without any replica that we know of. No plan changes what is left then."""
+        if node.node_id not in self._bare:
+            spec, models = self.spec_of(node), self.facts.models
+            self._bare[node.node_id] = recounted(node, (), spec, models)
+        return self._bare[node.node_id]
 
     def load(self, replica: ReplicaState) -> int:
         """Requests that run on a replica."""
@@ -164,7 +176,8 @@ class Draft:
     def settled(self, replica: ReplicaState) -> bool:
         """It has served longer than it would take to come back."""
         spec = self.facts.models[replica.model_id]
-        tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
+        rests_at = next(iter(resting_rungs(spec)), WeightsAt.HOST)
+        tenure_us = max(TENURE_US_MIN, climb_us(spec, rests_at))
         return replica.since_us + tenure_us <= self.facts.now_us
 
     def is_minimum(self, replica: ReplicaState) -> bool:
