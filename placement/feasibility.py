@@ -19,7 +19,7 @@ import msgspec
 
 from placement import constants as c
 from placement.catalog import Frozen, ModelSpec, NodeSpec
-from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo
+from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo, shared_copies
 from placement.plan import RefusalCode
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
@@ -180,6 +180,13 @@ def host_free_bytes(node: NodeState) -> int:
     return node.host_bytes - node.host_reserved_bytes
 
 
+def claim_bytes(spec: ModelSpec, node: NodeState) -> int:
+    """What serving takes of each of its GPUs: its footprint, and in world W all that is usable."""
+    if not node.gpus or not shared_copies(spec):
+        return footprint_bytes(spec)
+    return max(footprint_bytes(spec), usable_hbm_bytes(node.gpus[0].hbm_bytes))
+
+
 def room_for_start(
     spec: ModelSpec, node: NodeState, node_spec: NodeSpec, gpu_ids: tuple[int, ...]
 ) -> Shortage | None:
@@ -188,7 +195,7 @@ def room_for_start(
         wrong_gpu_set(spec, node_spec, gpu_ids)
         or start_in_the_way(node.on(gpu_ids), gpu_ids)
         or freeing_in_the_way(node.on(gpu_ids), gpu_ids)
-        or lacking_gpu(node, gpu_ids, footprint_bytes(spec))
+        or lacking_gpu(node, gpu_ids, claim_bytes(spec, node))
         or lacking_host(node, host_bytes(spec, Rung.SERVING))
     )
 
@@ -197,8 +204,8 @@ def room_for_step(
     spec: ModelSpec, node: NodeState, replica: ReplicaState, to: Rung
 ) -> Shortage | None:
     """None when this replica can go to `to` now. Says nothing about the edge being legal."""
-    gpu_now = replica_gpu_bytes(replica, spec, replica.rung)
-    more_gpu = gpu_bytes(spec, to) - gpu_now
+    gpu_then = claim_bytes(spec, node) if to is Rung.SERVING else gpu_bytes(spec, to)
+    more_gpu = gpu_then - replica_gpu_bytes(replica, spec, replica.rung)
     host_now = replica_host_bytes(replica, spec, replica.rung)
     more_host = replica_host_bytes(replica, spec, to) - host_now
     return (

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from placement.catalog import ModelSpec
-from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
+from placement.edges import climb_us, gpu_bytes, host_bytes
 from placement.feasibility import (
+    claim_bytes,
     freeing_in_the_way,
     host_free_bytes,
+    loading,
     room_for_start,
     room_for_step,
     start_in_the_way,
@@ -72,7 +74,7 @@ def need_on(spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]) -> int:
     """Bytes more that each GPU of a set must give so that this model serves there."""
     mine = (r for r in node.replicas if r.model_id == spec.id and r.gpu_ids == gpus)
     held = next((gpu_bytes(spec, r.rung) for r in mine), 0)
-    return footprint_bytes(spec) - held
+    return claim_bytes(spec, node) - held
 
 
 def _start_over_others(
@@ -83,7 +85,7 @@ def _start_over_others(
     if start_in_the_way(neighbours, gpus) or freeing_in_the_way(neighbours, gpus):
         return None
     victims: dict[str, Victim] = {}
-    need = footprint_bytes(spec) if gpus else 0
+    need = claim_bytes(spec, node) if gpus else 0
     if not enough(draft, node, gpus, need, {}):
         chosen = choose_victims(draft, spec, node, gpus, need, low=Rung.PARKED)
         if not chosen:
@@ -112,7 +114,8 @@ def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     for replica in draft.of_model(spec.id):
         mine = draft.cleared_for.get(replica.replica_id, spec.id) == spec.id
         draining = replica.phase is Phase.DRAINING and replica.rung is Rung.SERVING
-        if draining and not replica.action_id and mine:
+        whole = not replica.released_bytes  # else it has given its room away for good
+        if draining and whole and not replica.action_id and mine:
             yield Climb(
                 node_id=replica.node_id, gpu_ids=replica.gpu_ids, replica=replica, restore=True
             )
@@ -121,7 +124,11 @@ def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
 def _promotions(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     for replica in draft.of_model(spec.id):
         at_rest = replica.phase is Phase.READY and not replica.action_id
-        if not at_rest or replica.rung is Rung.SERVING or draft.blocked(spec, replica.node_id):
+        if (
+            not (at_rest or loading(replica))
+            or replica.rung is Rung.SERVING
+            or draft.blocked(spec, replica.node_id)
+        ):
             continue
         node = draft.nodes[replica.node_id]
         if start_in_the_way(node.on(replica.gpu_ids), replica.gpu_ids) is not None:
@@ -143,12 +150,13 @@ def _promotion(
         if not victims:
             return None
     down_us, loss = price(draft, node, victims)
+    loads_us = max(replica.eta_us - draft.facts.now_us, 0) if loading(replica) else 0
     return Climb(
         node_id=replica.node_id,
         gpu_ids=replica.gpu_ids,
         replica=replica,
         victims=victims,
-        takes_us=climb_us(spec, replica.rung, draft.spec_of(node).links) + down_us,
+        takes_us=loads_us + climb_us(spec, replica.rung, draft.spec_of(node).links) + down_us,
         loss_us=loss,
     )
 
@@ -163,11 +171,10 @@ def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     free = next(_free_places(draft, spec, nodes, taken), None)
     if free is not None:
         yield free
-    need = footprint_bytes(spec)
     for takes_us, node, sets in nodes:
         if free is not None and takes_us >= free.takes_us:
             return
-        most = draft.bytes_on(node).most
+        most, need = draft.bytes_on(node).most, claim_bytes(spec, node)
         for gpus in sets:
             if covers(most, gpus, need) and _open_to(draft, spec, node, gpus, taken):
                 climb = _start_over_others(draft, spec, node, gpus, takes_us)
@@ -192,9 +199,9 @@ def _free_places(
     nodes: list[tuple[int, NodeState, GpuSets]],
     taken: Taken,
 ) -> Iterator[Climb]:
-    need = footprint_bytes(spec)
     for takes_us, node, sets in nodes:
-        node_spec, free = draft.spec_of(node), draft.bytes_on(node).free
+        node_spec, need = draft.spec_of(node), claim_bytes(spec, node)
+        free = draft.bytes_on(node).free
         for gpus in sets:
             if (
                 covers(free, gpus, need)
