@@ -16,6 +16,7 @@ from placement.feasibility import (
     loading,
     recounted,
     replica_gpu_bytes,
+    start_in_the_way,
 )
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 from prewarm.demand import ModelDemand
@@ -131,7 +132,8 @@ class Draft:
         """What was kept and may read otherwise now: a minimum ties a model's replicas together."""
         spec = self.facts.models.get(changed.model_id)
         tied = self.of_model(changed.model_id) if spec is not None and spec.min_replicas else ()
-        for replica in (changed, *tied):
+        beside = self.nodes[changed.node_id].on(changed.gpu_ids)
+        for replica in (changed, *beside, *tied):
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
 
@@ -150,12 +152,17 @@ class Draft:
         return self.load(replica) > 0
 
     def at_rest(self, replica: ReplicaState) -> bool:
-        """Without work, and in no transition that has to end first."""
+        """Without work, in no transition that has to end first, and beside nobody who starts."""
         if replica.model_id not in self.facts.models or self.busy(replica):
             return False
         if replica.action_id:
             return loading(replica)
-        return replica.phase in (Phase.READY, Phase.DRAINING)
+        return replica.phase in (Phase.READY, Phase.DRAINING) and not self.beside_a_start(replica)
+
+    def beside_a_start(self, replica: ReplicaState) -> bool:
+        """Whoever starts measures its GPUs: until it serves, nobody gives memory back there."""
+        neighbours = self.nodes[replica.node_id].on(replica.gpu_ids)
+        return start_in_the_way(neighbours, replica.gpu_ids) is not None
 
     def spare(self, replica: ReplicaState) -> bool:
         """At rest, and below serving or else settled, not its model's minimum, with nobody waiting

@@ -175,6 +175,8 @@ def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
     if replica.action_id or replica.phase is Phase.STARTING:
         return
     draft = planning.draft
+    if draft.beside_a_start(replica) and not replica.serving:
+        return
     if replica.phase is Phase.FAILED:
         planning.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
     elif replica.phase is Phase.DRAINING:
@@ -189,10 +191,10 @@ def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
 
 def _end(planning: Planning, replica: ReplicaState) -> None:
     """Its model left the catalog: drain, then end."""
-    why = Reason(code=ReasonCode.REMOVED_FROM_CATALOG)
+    why, draft = Reason(code=ReasonCode.REMOVED_FROM_CATALOG), planning.draft
     if replica.serving:
         planning.drain(replica, why)
-    elif not replica.action_id and not planning.draft.busy(replica):
+    elif not (replica.action_id or draft.busy(replica) or draft.beside_a_start(replica)):
         planning.step_down(replica, None, why)
 
 
