@@ -54,11 +54,6 @@ def ending(replica: ReplicaState) -> bool:
     return bool(replica.action_id) and replica.target is None
 
 
-def loading(replica: ReplicaState) -> bool:
-    """World W: weights on their way to a GPU. It can be launched or ended at any moment of it."""
-    return replica.phase is Phase.STARTING and replica.target is Rung.WARM
-
-
 def frees_memory(replica: ReplicaState) -> bool:
     """A transition is at work that may give GPU memory back before it ends."""
     return ending(replica) or (replica.target is not None and replica.target < replica.rung)
@@ -244,7 +239,7 @@ def wrong_device(spec: ModelSpec, node_spec: NodeSpec) -> str:
 def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:
     """One start per GPU at a time, and nobody frees memory beside it: its profiling would trip."""
     for replica in replicas:
-        if replica.phase is not Phase.STARTING or loading(replica):
+        if replica.phase is not Phase.STARTING or replica.loading:
             continue
         if not set(gpu_ids).isdisjoint(replica.gpu_ids):
             return Shortage(

@@ -42,9 +42,10 @@ ROOM_US = 20 * US
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A plan and what to remember: who is drained for whom, which room is promised, when each
-    climb is expected to end."""
+    climb is expected to end. `draft` is the cluster as the plan leaves it."""
 
     plan: Plan
+    draft: Draft
     cleared_for: Mapping[str, str]
     rooms: Mapping[str, Room]
     eta_us: Mapping[str, int]
@@ -82,6 +83,7 @@ class Planning:
     def decision(self) -> Decision:
         return Decision(
             plan=Plan(actions=tuple(self._actions), wants=tuple(self._wants)),
+            draft=self.draft,
             cleared_for=self.draft.cleared_for,
             rooms=self.draft.rooms,
             eta_us=self._eta_us,
