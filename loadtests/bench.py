@@ -25,6 +25,7 @@ from loadtests.bench_subjects import (
     start_ours,
     start_peer,
 )
+from loadtests.machine import cpu_name
 
 QUICK = Volume(rounds=1, requests=1000, connections=16)
 
@@ -68,7 +69,7 @@ def _facts(subjects: list[Subject], volume: Volume, load_average: float, *, quic
     alive = [subject for subject in subjects if subject.process.poll() is None]
     return Facts(
         cores=os.cpu_count() or 1,
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         python=platform.python_version(),
         load_average=load_average,
         rounds=volume.rounds,
@@ -78,14 +79,6 @@ def _facts(subjects: list[Subject], volume: Volume, load_average: float, *, quic
         rss_mb={subject.name: rss_mb(subject) for subject in alive},
         quick=quick,
     )
-
-
-def _cpu_name() -> str:
-    """The processor's own name, where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,6 +5,7 @@ Never: reads a file, knows YAML, holds a secret in the clear.
 """
 
 from enum import StrEnum
+from functools import cached_property
 from typing import NewType
 
 import msgspec
@@ -144,7 +145,7 @@ class Links(Frozen, frozen=True, kw_only=True, cache_hash=True):
     object_store: int
 
 
-class NodeSpec(Frozen, frozen=True, kw_only=True):
+class NodeSpec(Frozen, frozen=True, kw_only=True, cache_hash=True):
     """One node of the fleet: `gpus` equal GPUs, host memory for parked weights, links."""
 
     id: NodeId
@@ -205,7 +206,7 @@ class TelemetryPolicy(Frozen, frozen=True, kw_only=True):
     """Of requests that bring no sampling decision of their own."""
 
 
-class Catalog(Frozen, frozen=True, kw_only=True):
+class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     """Everything declared in one file, validated, with its digest as version."""
 
     version: str
@@ -220,10 +221,18 @@ class Catalog(Frozen, frozen=True, kw_only=True):
     """The interpreter that has vLLM, where the operator named one."""
 
     def model(self, model_id: str) -> ModelSpec | None:
-        return next((m for m in self.models if m.id == model_id), None)
+        return self._models.get(model_id)
 
     def node(self, node_id: str) -> NodeSpec | None:
-        return next((n for n in self.nodes if n.id == node_id), None)
+        return self._nodes.get(node_id)
+
+    @cached_property
+    def _models(self) -> dict[str, ModelSpec]:
+        return {m.id: m for m in self.models}
+
+    @cached_property
+    def _nodes(self) -> dict[str, NodeSpec]:
+        return {n.id: n for n in self.nodes}
 
     def names(self) -> dict[str, tuple[ModelSpec, Adapter | None]]:
         """Every name a client may ask for: ids, aliases and adapters, to what serves it."""

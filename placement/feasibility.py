@@ -13,13 +13,13 @@ the promoted one climbs) and reserves the larger of the two stages, so nobody ta
 between them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 import msgspec
 
 from placement import constants as c
 from placement.catalog import Frozen, ModelSpec, NodeSpec
-from placement.edges import footprint_bytes, gpu_bytes, host_bytes
+from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo
 from placement.plan import RefusalCode
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
@@ -43,6 +43,7 @@ class Reserved(Frozen, frozen=True, kw_only=True):
     host_bytes: int
 
 
+@memo
 def usable_hbm_bytes(hbm_bytes: int) -> int:
     """What reservations on one GPU may add up to."""
     return int(hbm_bytes * c.USABLE_HBM.value)
@@ -51,6 +52,11 @@ def usable_hbm_bytes(hbm_bytes: int) -> int:
 def ending(replica: ReplicaState) -> bool:
     """Its engine is being ended: an action is at work on it that leads to no rung."""
     return bool(replica.action_id) and replica.target is None
+
+
+def loading(replica: ReplicaState) -> bool:
+    """World W: weights on their way to a GPU. It can be launched or ended at any moment of it."""
+    return replica.phase is Phase.STARTING and replica.target is Rung.WARM
 
 
 def frees_memory(replica: ReplicaState) -> bool:
@@ -66,34 +72,46 @@ def replica_host_bytes(replica: ReplicaState, spec: ModelSpec, rung: Rung) -> in
     return host_bytes(spec, Rung.PARKED if replica.pinned else rung)
 
 
+def replica_gpu_bytes(replica: ReplicaState, spec: ModelSpec, rung: Rung) -> int:
+    """Bytes this replica holds on each of its GPUs, or would hold, on `rung`.
+
+    What it has given away while it drained (world W) it never holds again as long as it serves.
+    """
+    held = gpu_bytes(spec, rung)
+    return held - replica.released_bytes if rung is Rung.SERVING else held
+
+
 def reserved(node_spec: NodeSpec, pairs: Iterable[Pair]) -> Reserved:
     """Bytes reserved on each GPU and on the host, by the rules in this module's header."""
-    pairs = list(pairs)
-    per_gpu = dict.fromkeys(range(node_spec.gpus), 0)
-    for gpu_id in per_gpu:
-        per_gpu[gpu_id] = _sum([p for p in pairs if gpu_id in p[0].gpu_ids], _replica_gpu_bytes)
-    return Reserved(gpu_bytes=per_gpu, host_bytes=_sum(pairs, replica_host_bytes))
+    per_gpu, host = dict.fromkeys(range(node_spec.gpus), 0), 0
+    for group in _moving_together(pairs):
+        for gpu_id in {g for replica, _ in group for g in replica.gpu_ids}:
+            if gpu_id in per_gpu:
+                here = [p for p in group if gpu_id in p[0].gpu_ids]
+                per_gpu[gpu_id] += _most(here, replica_gpu_bytes)
+        host += _most(group, replica_host_bytes)
+    return Reserved(gpu_bytes=per_gpu, host_bytes=host)
 
 
-def _replica_gpu_bytes(_: ReplicaState, spec: ModelSpec, rung: Rung) -> int:
-    return gpu_bytes(spec, rung)
-
-
-def _sum(pairs: list[Pair], of: Bytes) -> int:
-    """Replicas at rest add up; each running action adds the larger of its two stages."""
-    total, actions = 0, dict[str, list[Pair]]()
-    for replica, spec in pairs:
-        if replica.action_id:
-            actions.setdefault(replica.action_id, []).append((replica, spec))
+def _moving_together(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Each replica at rest by itself; those that one action moves as one group."""
+    actions: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        action_id = pair[0].action_id
+        if action_id:
+            actions.setdefault(action_id, []).append(pair)
         else:
-            total += of(replica, spec, replica.rung)
-    return total + sum(_stages_max(group, of) for group in actions.values())
+            yield [pair]
+    yield from actions.values()
 
 
-def _stages_max(group: list[Pair], of: Bytes) -> int:
+def _most(group: list[Pair], of: Bytes) -> int:
+    """At rest what it holds; in an action the larger of its two stages."""
     stepping_down = climbing = 0
     for replica, spec in group:
         here = of(replica, spec, replica.rung)
+        if not replica.action_id:
+            return here
         there = of(replica, spec, replica.target) if replica.target is not None else 0
         climbs = replica.target is Rung.SERVING
         stepping_down += here if climbs else max(here, there)
@@ -110,12 +128,18 @@ def recounted(
     """The node with these replicas instead: what a plan's next step will find.
 
     Counts the difference only, so what the agent alone knows (replicas of models that have left
-    the catalog) stays counted.
+    the catalog) stays counted; and only of those that differ, with whoever moves along with them.
     """
-    before = reserved(spec, _pairs(node.replicas, models))
-    after = reserved(spec, _pairs(replicas, models))
+    there, wanted = set(map(id, node.replicas)), set(map(id, replicas))
+    changed = [r for r in node.replicas if id(r) not in wanted]
+    changed += [r for r in replicas if id(r) not in there]
+    moving = {r.action_id for r in changed if r.action_id}
+    before = _counted(node.replicas, wanted, moving, spec, models)
+    after = _counted(replicas, there, moving, spec, models)
     gpus = tuple(
-        GpuState(
+        g
+        if after.gpu_bytes[g.gpu_id] == before.gpu_bytes[g.gpu_id]
+        else GpuState(
             gpu_id=g.gpu_id,
             hbm_bytes=g.hbm_bytes,
             reserved_bytes=g.reserved_bytes
@@ -128,8 +152,22 @@ def recounted(
     return msgspec.structs.replace(node, replicas=replicas, gpus=gpus, host_reserved_bytes=host)
 
 
-def _pairs(replicas: Iterable[ReplicaState], models: Mapping[str, ModelSpec]) -> list[Pair]:
-    return [(r, models[r.model_id]) for r in replicas if r.model_id in models]
+def _counted(
+    replicas: tuple[ReplicaState, ...],
+    kept: Container[int],
+    moving: Container[str],
+    spec: NodeSpec,
+    models: Mapping[str, ModelSpec],
+) -> Reserved:
+    """Of these replicas those not kept, and those in an action of theirs."""
+    return reserved(
+        spec,
+        [
+            (r, models[r.model_id])
+            for r in replicas
+            if (id(r) not in kept or r.action_id in moving) and r.model_id in models
+        ],
+    )
 
 
 def gpu_free_bytes(node: NodeState, gpu_id: int) -> int:
@@ -148,8 +186,8 @@ def room_for_start(
     """None when an engine of this model can start on exactly these GPUs now."""
     return (
         wrong_gpu_set(spec, node_spec, gpu_ids)
-        or start_in_the_way(node.replicas, gpu_ids)
-        or freeing_in_the_way(node.replicas, gpu_ids)
+        or start_in_the_way(node.on(gpu_ids), gpu_ids)
+        or freeing_in_the_way(node.on(gpu_ids), gpu_ids)
         or lacking_gpu(node, gpu_ids, footprint_bytes(spec))
         or lacking_host(node, host_bytes(spec, Rung.SERVING))
     )
@@ -159,16 +197,18 @@ def room_for_step(
     spec: ModelSpec, node: NodeState, replica: ReplicaState, to: Rung
 ) -> Shortage | None:
     """None when this replica can go to `to` now. Says nothing about the edge being legal."""
-    more_gpu = gpu_bytes(spec, to) - gpu_bytes(spec, replica.rung)
+    gpu_now = replica_gpu_bytes(replica, spec, replica.rung)
+    more_gpu = gpu_bytes(spec, to) - gpu_now
     host_now = replica_host_bytes(replica, spec, replica.rung)
     more_host = replica_host_bytes(replica, spec, to) - host_now
     return (
-        (start_in_the_way(node.replicas, replica.gpu_ids) if to < replica.rung else None)
+        (start_in_the_way(node.on(replica.gpu_ids), replica.gpu_ids) if to < replica.rung else None)
         or lacking_gpu(node, replica.gpu_ids, more_gpu)
         or lacking_host(node, more_host)
     )
 
 
+@memo
 def wrong_gpu_set(
     spec: ModelSpec, node_spec: NodeSpec, gpu_ids: tuple[int, ...]
 ) -> Shortage | None:
@@ -197,7 +237,9 @@ def wrong_device(spec: ModelSpec, node_spec: NodeSpec) -> str:
 def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:
     """One start per GPU at a time, and nobody frees memory beside it: its profiling would trip."""
     for replica in replicas:
-        if replica.phase is Phase.STARTING and not set(gpu_ids).isdisjoint(replica.gpu_ids):
+        if replica.phase is not Phase.STARTING or loading(replica):
+            continue
+        if not set(gpu_ids).isdisjoint(replica.gpu_ids):
             return Shortage(
                 code=RefusalCode.START_IN_PROGRESS,
                 message=f"{replica.replica_id} is starting on GPUs {list(replica.gpu_ids)}; "
@@ -248,13 +290,14 @@ def lacking_host(node: NodeState, need: int) -> Shortage | None:
     )
 
 
-def gpu_sets(node_spec: NodeSpec, n: int) -> list[tuple[int, ...]]:
+@memo
+def gpu_sets(node_spec: NodeSpec, n: int) -> tuple[tuple[int, ...], ...]:
     """Aligned buddies of `n` GPUs: for powers of two, any two sets nest or are disjoint.
 
     Three GPUs are the first three of a buddy of four, and may straddle a pair.
     """
     if n == 0:
-        return [()]
+        return ((),)
     width = 1 << (n - 1).bit_length()
     starts = range(0, node_spec.gpus - n + 1, width)
-    return [tuple(range(start, start + n)) for start in starts]
+    return tuple(tuple(range(start, start + n)) for start in starts)

@@ -1,9 +1,12 @@
 """What exists now: nodes, their GPUs, the replicas on them and the rung each stands on.
 
 Facts only, frozen, versioned. Built by agents (inventory) and by the simulator; read by everyone.
+What is looked up often is indexed once, when it is first asked for, and kept with the record.
 """
 
 from enum import IntEnum, StrEnum
+from functools import cached_property
+from operator import attrgetter
 
 import msgspec
 
@@ -84,7 +87,7 @@ class GpuState(Frozen, frozen=True, kw_only=True):
     """By the agent's ledger: what its replicas hold, and what running transitions may come to."""
 
 
-class NodeState(Frozen, frozen=True, kw_only=True):
+class NodeState(Frozen, frozen=True, kw_only=True, dict=True):
     """One node as its agent last reported it. `alive` is the fleet's word, not the agent's."""
 
     node_id: NodeId
@@ -97,8 +100,21 @@ class NodeState(Frozen, frozen=True, kw_only=True):
     seq: int = 0
     """Sequence number of the agent's last event in this state."""
 
+    def on(self, gpu_ids: tuple[int, ...]) -> tuple[ReplicaState, ...]:
+        """Replicas that stand on any of these GPUs, in their own order."""
+        found = self._on.get(gpu_ids)
+        if found is None:
+            wanted = set(gpu_ids)
+            found = tuple(r for r in self.replicas if not wanted.isdisjoint(r.gpu_ids))
+            self._on[gpu_ids] = found
+        return found
 
-class ClusterSnapshot(Frozen, frozen=True, kw_only=True):
+    @cached_property
+    def _on(self) -> dict[tuple[int, ...], tuple[ReplicaState, ...]]:
+        return {}
+
+
+class ClusterSnapshot(Frozen, frozen=True, kw_only=True, dict=True):
     """What a plan believes. Versions only grow."""
 
     version: int
@@ -106,11 +122,15 @@ class ClusterSnapshot(Frozen, frozen=True, kw_only=True):
 
     def replicas(self) -> list[ReplicaState]:
         """Replicas of living nodes, ordered by id."""
-        found = [r for n in self.nodes if n.alive for r in n.replicas]
-        return sorted(found, key=lambda r: r.replica_id)
+        return list(self._by_id.values())
 
     def node(self, node_id: str) -> NodeState | None:
         return next((n for n in self.nodes if n.node_id == node_id), None)
 
     def replica(self, replica_id: str) -> ReplicaState | None:
-        return next((r for r in self.replicas() if r.replica_id == replica_id), None)
+        return self._by_id.get(replica_id)
+
+    @cached_property
+    def _by_id(self) -> dict[str, ReplicaState]:
+        found = [r for n in self.nodes if n.alive for r in n.replicas]
+        return {r.replica_id: r for r in sorted(found, key=attrgetter("replica_id"))}

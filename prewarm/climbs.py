@@ -4,15 +4,15 @@ In: a draft of the cluster. Out: `Climb`s, quickest and least harmful first. Nev
 to climb, awaits, reads a clock.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from placement.catalog import ModelSpec, NodeSpec
+from placement.catalog import ModelSpec
 from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.feasibility import (
     freeing_in_the_way,
     host_free_bytes,
-    recounted,
     room_for_start,
     room_for_step,
     start_in_the_way,
@@ -21,7 +21,10 @@ from placement.feasibility import (
 from placement.plan import Victim
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 from prewarm.draft import Draft, sets_for, weights_at
-from prewarm.victims import choose_victims, enough, host_given, host_victims, price
+from prewarm.victims import choose_victims, covers, enough, host_given, host_victims, price
+
+GpuSets: TypeAlias = tuple[tuple[int, ...], ...]
+Taken: TypeAlias = Container[tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Climb:
 
 
 def climbs(draft: Draft, spec: ModelSpec) -> list[Climb]:
-    """Every climb open to a model now, best first."""
+    """The climbs open to a model now, best first, but for starts that another start surpasses."""
     found = [*_restores(draft, spec), *_promotions(draft, spec), *_starts(draft, spec)]
     return sorted(found, key=lambda c: c.key)
 
@@ -57,10 +60,11 @@ def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
     """Whether some living node could serve this model if it were empty."""
     for node in draft.nodes.values():
         node_spec = draft.spec_of(node)
-        bare = recounted(node, (), node_spec, draft.facts.models)
         sets = sets_for(spec, node_spec)
-        if any(room_for_start(spec, bare, node_spec, gpus) is None for gpus in sets):
-            return True
+        if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
+            bare = draft.bare(node)
+            if any(room_for_start(spec, bare, node_spec, gpus) is None for gpus in sets):
+                return True
     return False
 
 
@@ -71,17 +75,12 @@ def need_on(spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]) -> int:
     return footprint_bytes(spec) - held
 
 
-def _start_at(
-    draft: Draft, spec: ModelSpec, node: NodeState, node_spec: NodeSpec, gpus: tuple[int, ...]
+def _start_over_others(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], takes_us: int
 ) -> Climb | None:
     """A start on exactly these GPUs, with whoever must make room for it; None if none can."""
-    if wrong_gpu_set(spec, node_spec, gpus) is not None:
-        return None
-    takes_us = climb_us(spec, weights_at(node, spec), node_spec.links)
-    start = Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
-    if room_for_start(spec, node, node_spec, gpus) is None:
-        return start
-    if start_in_the_way(node.replicas, gpus) or freeing_in_the_way(node.replicas, gpus):
+    neighbours = node.on(gpus)
+    if start_in_the_way(neighbours, gpus) or freeing_in_the_way(neighbours, gpus):
         return None
     victims: dict[str, Victim] = {}
     need = footprint_bytes(spec) if gpus else 0
@@ -125,7 +124,7 @@ def _promotions(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
         if not at_rest or replica.rung is Rung.SERVING or draft.blocked(spec, replica.node_id):
             continue
         node = draft.nodes[replica.node_id]
-        if start_in_the_way(node.replicas, replica.gpu_ids) is not None:
+        if start_in_the_way(node.on(replica.gpu_ids), replica.gpu_ids) is not None:
             continue
         if draft.promised_to_another(spec, node.node_id, replica.gpu_ids):
             continue
@@ -155,14 +154,60 @@ def _promotion(
 
 
 def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
+    """The best start on free GPUs, and those over others that take less time than it.
+
+    On free GPUs a start takes no longer than over others on the same node, and harms nobody.
+    """
+    taken = {(r.node_id, r.gpu_ids) for r in draft.of_model(spec.id)}
+    nodes = sorted(_nodes_for(draft, spec), key=lambda n: (n[0], n[1].node_id))
+    free = next(_free_places(draft, spec, nodes, taken), None)
+    if free is not None:
+        yield free
+    need = footprint_bytes(spec)
+    for takes_us, node, sets in nodes:
+        if free is not None and takes_us >= free.takes_us:
+            return
+        most = draft.bytes_on(node).most
+        for gpus in sets:
+            if covers(most, gpus, need) and _open_to(draft, spec, node, gpus, taken):
+                climb = _start_over_others(draft, spec, node, gpus, takes_us)
+                if climb is not None:
+                    yield climb
+
+
+def _nodes_for(draft: Draft, spec: ModelSpec) -> Iterator[tuple[int, NodeState, GpuSets]]:
+    """Nodes with its kind of device where it does not rest, how long a start takes, and where."""
     for node in draft.nodes.values():
         if draft.blocked(spec, node.node_id):
             continue
         node_spec = draft.spec_of(node)
-        for gpus in sets_for(spec, node_spec):
-            twin = any(r.model_id == spec.id and r.gpu_ids == gpus for r in node.replicas)
-            if twin or draft.promised_to_another(spec, node.node_id, gpus):
-                continue  # one engine of a model per GPU set: climb with that one
-            climb = _start_at(draft, spec, node, node_spec, gpus)
-            if climb is not None:
-                yield climb
+        sets = sets_for(spec, node_spec)
+        if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
+            yield climb_us(spec, weights_at(node, spec), node_spec.links), node, sets
+
+
+def _free_places(
+    draft: Draft,
+    spec: ModelSpec,
+    nodes: list[tuple[int, NodeState, GpuSets]],
+    taken: Taken,
+) -> Iterator[Climb]:
+    need = footprint_bytes(spec)
+    for takes_us, node, sets in nodes:
+        node_spec, free = draft.spec_of(node), draft.bytes_on(node).free
+        for gpus in sets:
+            if (
+                covers(free, gpus, need)
+                and _open_to(draft, spec, node, gpus, taken)
+                and room_for_start(spec, node, node_spec, gpus) is None
+            ):
+                yield Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
+
+
+def _open_to(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], taken: Taken
+) -> bool:
+    """One engine of a model per GPU set: climb with that one. Promised room is another's."""
+    if (node.node_id, gpus) in taken:
+        return False
+    return not draft.promised_to_another(spec, node.node_id, gpus)

@@ -161,18 +161,23 @@ class Controller:
             if late or self._was_not_taken(action_id, pending.action, seen.snapshot):
                 del self._pending[action_id]
                 self._unheard.pop(action_id, None)
+        if self._cleared_for:
+            self._cleared_for = self._still_cleared(seen)
+        left = [m for m in self._models if self.catalog.model(m) is None]
+        if left:
+            living = {r.model_id for r in seen.snapshot.replicas()}
+            living |= {d.model_id for d in seen.demand if d.asked}
+            for model_id in left:
+                if model_id not in living:
+                    del self._models[model_id]
+        self._rooms = {m: room for m, room in self._rooms.items() if m in self._models}
+
+    def _still_cleared(self, seen: Observed) -> dict[str, str]:
+        """Replicas that drain for a model for which somebody waits."""
         draining = {r.replica_id for r in seen.snapshot.replicas() if r.phase is Phase.DRAINING}
         draining |= {a.replica_id for a in self.pending() if isinstance(a, Drain)}
         waiting = {d.model_id for d in seen.demand if d.held}
-        self._cleared_for = {
-            r: m for r, m in self._cleared_for.items() if r in draining and m in waiting
-        }
-        living = {r.model_id for r in seen.snapshot.replicas()}
-        living |= {d.model_id for d in seen.demand if d.asked}
-        for model_id in [m for m in self._models if m not in living]:
-            if self.catalog.model(model_id) is None:
-                del self._models[model_id]
-        self._rooms = {m: room for m, room in self._rooms.items() if m in self._models}
+        return {r: m for r, m in self._cleared_for.items() if r in draining and m in waiting}
 
     def _was_not_taken(self, action_id: str, action: Action, snapshot: ClusterSnapshot) -> bool:
         """An agent that could not be reached has spoken again, or its node is given up."""
@@ -183,17 +188,20 @@ class Controller:
 
     def _note_excess(self, seen: Observed) -> None:
         """Since when each model has had more replicas than it needs, without a break."""
-        demand = {d.model_id: d for d in seen.demand}
         serving: dict[str, int] = {}
         for replica in seen.snapshot.replicas():
-            serving[replica.model_id] = serving.get(replica.model_id, 0) + replica.serving
-        for model_id, spec in self._models.items():
-            asked = demand.get(spec.id) or ModelDemand(model_id=spec.id)
-            enough = wanted_replicas(spec, asked, self.catalog.policy.scale_in_load)
-            if serving.get(model_id, 0) > max(enough, 1):
-                self._excess_since_us.setdefault(model_id, seen.at_us)
-            else:
-                self._excess_since_us.pop(model_id, None)
+            if replica.serving:
+                serving[replica.model_id] = serving.get(replica.model_id, 0) + 1
+        demand = {d.model_id: d for d in seen.demand}
+        load = self.catalog.policy.scale_in_load
+        excess: dict[str, int] = {}
+        for model_id, count in serving.items():
+            spec = self._models.get(model_id)
+            if count > 1 and spec is not None:
+                asked = demand.get(spec.id) or ModelDemand(model_id=spec.id)
+                if count > wanted_replicas(spec, asked, load):
+                    excess[model_id] = self._excess_since_us.get(model_id, seen.at_us)
+        self._excess_since_us = excess
 
     # --- what became of actions
 

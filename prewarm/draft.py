@@ -6,13 +6,23 @@ same after each action planned so far. Never: decides.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from placement.catalog import Catalog, ModelId, ModelSpec, NodeSpec
-from placement.edges import climb_us
-from placement.feasibility import gpu_sets, recounted
-from placement.snapshot import ClusterSnapshot, NodeState, ReplicaState, Rung, WeightsAt
+from placement.edges import climb_us, resting_rungs
+from placement.feasibility import (
+    gpu_free_bytes,
+    gpu_sets,
+    loading,
+    recounted,
+    replica_gpu_bytes,
+)
+from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 from prewarm.demand import ModelDemand
 
+US = 1_000_000
+TENURE_US_MIN = 2 * US
+"""A replica that has just begun to serve is left in place at least this long."""
 HORIZON_S = 60.0
 """A replica's loss counts the requests that its model's recent rate brings within this time."""
 
@@ -26,7 +36,7 @@ class Room:
     until_us: int
 
     def meets(self, node_id: str, gpu_ids: tuple[int, ...]) -> bool:
-        return self.node_id == node_id and not set(self.gpu_ids).isdisjoint(gpu_ids)
+        return self.node_id == node_id and any(g in self.gpu_ids for g in gpu_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +59,19 @@ class Facts:
     now_us: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bytes:
+    """Of each GPU of a node: what is free now, and what would be at most if neighbours ended."""
+
+    free: tuple[int, ...]
+    most: tuple[int, ...]
+
+
 class Draft:
-    """The cluster as it will be once the actions planned so far have been taken up. Mutable."""
+    """The cluster as it will be once the actions planned so far have been taken up. Mutable.
+
+    What is asked of it again and again is kept until the next change.
+    """
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -60,6 +81,15 @@ class Draft:
         for node in facts.snapshot.nodes:
             if node.alive and facts.catalog.node(node.node_id) is not None:
                 self.nodes[node.node_id] = node
+        self._by_id: dict[str, ReplicaState] = {}
+        for node in self.nodes.values():
+            self._by_id.update((r.replica_id, r) for r in node.replicas)
+        self._by_model: dict[str, list[ReplicaState]] = {}
+        for replica in sorted(self._by_id.values(), key=attrgetter("replica_id")):
+            self._by_model.setdefault(replica.model_id, []).append(replica)
+        self._spare: dict[str, bool] = {}
+        self._bytes: dict[str, Bytes] = {}
+        self._bare: dict[str, NodeState] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
         spec = self.facts.catalog.node(node.node_id)
@@ -67,20 +97,50 @@ class Draft:
         return spec
 
     def of_model(self, model_id: str) -> list[ReplicaState]:
-        found = [r for n in self.nodes.values() for r in n.replicas if r.model_id == model_id]
-        return sorted(found, key=lambda r: r.replica_id)
+        """In order of their ids."""
+        return self._by_model.get(model_id, [])
 
     def replica(self, replica_id: str) -> ReplicaState:
-        found = (r for n in self.nodes.values() for r in n.replicas if r.replica_id == replica_id)
-        return next(found)
+        return self._by_id[replica_id]
+
+    def find(self, replica_id: str) -> ReplicaState | None:
+        """None once it has been dropped."""
+        return self._by_id.get(replica_id)
 
     def put(self, replica: ReplicaState) -> None:
         """Add or replace a replica and count the node's bytes anew."""
-        node = self.nodes[replica.node_id]
+        self._by_id[replica.replica_id] = replica
+        self._changed(replica, (replica,))
+
+    def drop(self, replica: ReplicaState) -> None:
+        """Its end takes no time, and gives back what it held."""
+        del self._by_id[replica.replica_id]
+        self._changed(replica, ())
+
+    def _changed(self, replica: ReplicaState, now: tuple[ReplicaState, ...]) -> None:
+        node, model_id = self.nodes[replica.node_id], replica.model_id
         others = tuple(r for r in node.replicas if r.replica_id != replica.replica_id)
         self.nodes[replica.node_id] = recounted(
-            node, (*others, replica), self.spec_of(node), self.facts.models
+            node, (*others, *now), self.spec_of(node), self.facts.models
         )
+        mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
+        self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
+        self._forget(replica)
+
+    def _forget(self, changed: ReplicaState) -> None:
+        """What was kept and may read otherwise now: a minimum ties a model's replicas together."""
+        spec = self.facts.models.get(changed.model_id)
+        tied = self.of_model(changed.model_id) if spec is not None and spec.min_replicas else ()
+        for replica in (changed, *tied):
+            self._spare.pop(replica.replica_id, None)
+            self._bytes.pop(replica.node_id, None)
+
+    def bare(self, node: NodeState) -> NodeState:
+        """The node without any replica that we know of. No plan changes what is left then."""
+        if node.node_id not in self._bare:
+            spec, models = self.spec_of(node), self.facts.models
+            self._bare[node.node_id] = recounted(node, (), spec, models)
+        return self._bare[node.node_id]
 
     def load(self, replica: ReplicaState) -> int:
         """Requests that run on a replica."""
@@ -89,12 +149,69 @@ class Draft:
     def busy(self, replica: ReplicaState) -> bool:
         return self.load(replica) > 0
 
+    def at_rest(self, replica: ReplicaState) -> bool:
+        """Without work, and in no transition that has to end first."""
+        if replica.model_id not in self.facts.models or self.busy(replica):
+            return False
+        if replica.action_id:
+            return loading(replica)
+        return replica.phase in (Phase.READY, Phase.DRAINING)
+
+    def spare(self, replica: ReplicaState) -> bool:
+        """At rest, and below serving or else settled, not its model's minimum, with nobody waiting
+        for it. Then it may step down for any other model."""
+        known = self._spare.get(replica.replica_id)
+        if known is None:
+            known = self._spare[replica.replica_id] = self.at_rest(replica) and (
+                replica.rung is not Rung.SERVING or self._can_be_missed(replica)
+            )
+        return known
+
+    def _can_be_missed(self, replica: ReplicaState) -> bool:
+        demand = self.facts.demand.get(replica.model_id)
+        if demand is not None and demand.held > 0:
+            return False
+        return self.settled(replica) and not self.is_minimum(replica)
+
+    def settled(self, replica: ReplicaState) -> bool:
+        """It has served longer than it would take to come back."""
+        spec = self.facts.models[replica.model_id]
+        rests_at = next(iter(resting_rungs(spec)), WeightsAt.HOST)
+        tenure_us = max(TENURE_US_MIN, climb_us(spec, rests_at))
+        return replica.since_us + tenure_us <= self.facts.now_us
+
+    def is_minimum(self, replica: ReplicaState) -> bool:
+        spec = self.facts.models[replica.model_id]
+        if not spec.min_replicas or not replica.serving:
+            return False
+        return sum(r.serving for r in self.of_model(replica.model_id)) <= spec.min_replicas
+
+    def bytes_on(self, node: NodeState) -> Bytes:
+        """`most` counts whoever may step down for some model: no step gives more than that."""
+        known = self._bytes.get(node.node_id)
+        if known is None:
+            known = self._bytes[node.node_id] = self._count(node)
+        return known
+
+    def _count(self, node: NodeState) -> Bytes:
+        free = tuple(gpu_free_bytes(node, g) for g in range(len(node.gpus)))
+        most = list(free)
+        for replica in node.replicas:
+            cleared = replica.replica_id in self.cleared_for and self.at_rest(replica)
+            if cleared or self.spare(replica):
+                spec = self.facts.models[replica.model_id]
+                for g in replica.gpu_ids:
+                    most[g] += replica_gpu_bytes(replica, spec, replica.rung)
+        return Bytes(free=free, most=tuple(most))
+
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:
         """Whether this model failed on this node so lately that it rests there."""
         return self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
 
     def promised_to_another(self, spec: ModelSpec, node_id: str, gpus: tuple[int, ...]) -> bool:
         """Whether room is being made there for some other model."""
+        if not self.rooms:
+            return False
         return any(m != spec.id and room.meets(node_id, gpus) for m, room in self.rooms.items())
 
     def loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
@@ -109,9 +226,9 @@ class Draft:
         return max(more_us, 0) * rate_per_s * HORIZON_S
 
 
-def sets_for(spec: ModelSpec, node_spec: NodeSpec) -> list[tuple[int, ...]]:
+def sets_for(spec: ModelSpec, node_spec: NodeSpec) -> tuple[tuple[int, ...], ...]:
     """GPU sets that a model may stand on; a model on the CPU stands on none."""
-    return list(gpu_sets(node_spec, spec.gpus)) if spec.on_gpu else [()]
+    return gpu_sets(node_spec, spec.gpus if spec.on_gpu else 0)
 
 
 def weights_at(node: NodeState, spec: ModelSpec) -> WeightsAt:

@@ -31,15 +31,18 @@ def plan_reactive(facts: Facts, ids: Ids) -> Decision:
     leaving = {
         m.id for m in facts.models.values() if not _in_catalog(facts, m) and not _asked(facts, m)
     }
-    for spec in sorted(facts.models.values(), key=lambda s: _urgency(facts, s)):
-        if spec.managed and spec.id not in leaving:
-            _serve(planning, spec)
+    needy = [s for s in facts.models.values() if s.managed and s.id not in leaving]
+    needy = [s for s in needy if s.min_replicas or _asked(facts, s)]
+    for spec in sorted(needy, key=lambda s: _urgency(facts, s)):
+        _serve(planning, spec)
     for replica in facts.snapshot.replicas():
-        current = planning.draft.replica(replica.replica_id)
+        current = planning.draft.find(replica.replica_id)
         spec_of = facts.models.get(replica.model_id)
+        if current is None:
+            continue  # it made room just now
         if spec_of is None or not spec_of.managed or spec_of.id in leaving:
             _end(planning, current)
-        else:
+        elif current.rung is Rung.SERVING or current.phase is Phase.FAILED:
             _settle(planning, current, spec_of)
     return planning.decision()
 
@@ -76,7 +79,7 @@ def _serve(planning: Planning, spec: ModelSpec) -> None:
     """Climb until what is asked fits what serves or soon will."""
     draft = planning.draft
     demand = _demand(planning.facts, spec)
-    coming = sum(_serves_or_will(r) for r in draft.of_model(spec.id))
+    coming = sum([_serves_or_will(r) for r in draft.of_model(spec.id)])
     target = wanted_replicas(spec, demand, planning.facts.catalog.policy.scale_out_load)
     room = draft.rooms.get(spec.id)
     if room is not None and coming < target:
@@ -135,7 +138,7 @@ def _drain_for(planning: Planning, spec: ModelSpec) -> None:
     draft, options = planning.draft, []
     for node in draft.nodes.values():
         for gpus in sets_for(spec, draft.spec_of(node)):
-            in_the_way = start_in_the_way(node.replicas, gpus) is not None
+            in_the_way = start_in_the_way(node.on(gpus), gpus) is not None
             if in_the_way or draft.promised_to_another(spec, node.node_id, gpus):
                 continue
             busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))
@@ -167,16 +170,16 @@ def _why(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reason:
 
 
 def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
-    """Carry a drained replica down, and drain one that its model can do without."""
+    """Carry a drained replica down, and drain one that its model can do without. Below serving
+    there is nothing to settle, but for what failed there."""
     if replica.action_id or replica.phase is Phase.STARTING:
         return
     draft = planning.draft
-    idle = not draft.busy(replica)
     if replica.phase is Phase.FAILED:
         planning.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
     elif replica.phase is Phase.DRAINING:
         cleared = replica.replica_id in draft.cleared_for
-        if idle and not cleared and replica.rung is Rung.SERVING and spec.on_gpu:
+        if not cleared and spec.on_gpu and not draft.busy(replica):
             _rest(planning, replica, spec)
     elif replica.serving and spec.on_gpu:
         code = _too_many(planning, replica, spec)
@@ -198,21 +201,22 @@ def _too_many(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> Rea
 
     Of several the least loaded one goes. It drains softly: if demand returns it is taken back.
     """
-    draft, facts = planning.draft, planning.facts
+    facts = planning.facts
     policy, demand = facts.catalog.policy, _demand(facts, spec)
-    serving = [r for r in draft.of_model(spec.id) if r.serving]
-    settled = replica.since_us + SETTLE_US <= facts.now_us
-    if demand.held or not settled or len(serving) <= spec.min_replicas:
+    if demand.held or replica.since_us + SETTLE_US > facts.now_us:
+        return None
+    serving = [r for r in planning.draft.of_model(spec.id) if r.serving]
+    if len(serving) <= spec.min_replicas:
         return None
     quiet_since_us = max(demand.last_arrival_us, replica.since_us)
     if demand.in_flight == 0 and quiet_since_us + policy.idle_park_us <= facts.now_us:
         return ReasonCode.IDLE
-    least = min(serving, key=lambda r: (draft.load(r), r.replica_id))
-    enough = wanted_replicas(spec, demand, policy.scale_in_load)
     lasting_us = facts.now_us - facts.excess_since_us.get(spec.id, facts.now_us)
-    if len(serving) > max(enough, 1) and lasting_us >= SETTLE_US and least is replica:
-        return ReasonCode.EXCESS
-    return None
+    if lasting_us < SETTLE_US:
+        return None
+    enough = max(wanted_replicas(spec, demand, policy.scale_in_load), 1)
+    least = min(serving, key=lambda r: (planning.draft.load(r), r.replica_id))
+    return ReasonCode.EXCESS if len(serving) > enough and least is replica else None
 
 
 def _rest(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:

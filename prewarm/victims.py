@@ -7,19 +7,11 @@ suffice. Never: touches a busy replica, a model's minimum, or a place promised t
 from collections.abc import Container, Iterable, Mapping
 
 from placement.catalog import ModelSpec, ReplicaId
-from placement.edges import climb_us, edge_us, gpu_bytes, legal, resting_rungs, step_edge
-from placement.feasibility import (
-    gpu_free_bytes,
-    replica_host_bytes,
-    room_for_step,
-)
+from placement.edges import edge_us, gpu_bytes, legal, step_edge
+from placement.feasibility import replica_gpu_bytes, replica_host_bytes, room_for_step
 from placement.plan import Victim
-from placement.snapshot import NodeState, Phase, ReplicaState, Rung
+from placement.snapshot import NodeState, ReplicaState, Rung
 from prewarm.draft import Draft
-
-US = 1_000_000
-TENURE_US_MIN = 2 * US
-"""A replica that has just begun to serve is left in place at least this long."""
 
 Steps = dict[ReplicaId, Rung | None]
 
@@ -31,8 +23,9 @@ def choose_victims(
 
     Gentlest step first (KV cache only), then `low`, then ending engines; cheapest loss first.
     """
-    neighbours = [r for r in node.replicas if not set(gpus).isdisjoint(r.gpu_ids)]
-    idle = [r for r in neighbours if may_step_down(draft, r, for_model=spec.id)]
+    if not covers(draft.bytes_on(node).most, gpus, need):
+        return ()
+    idle = [r for r in node.on(gpus) if may_step_down(draft, r, for_model=spec.id)]
     ranked = sorted(idle, key=lambda r: (draft.loss_us(r, None), r.replica_id))
     steps: Steps = {}
     for wanted in (Rung.WARM, low, None):
@@ -83,7 +76,7 @@ def to_drain(
     Only those that settled, matter no more than the waiting model, and leave their own model its
     minimum.
     """
-    neighbours = [r for r in node.replicas if not set(gpus).isdisjoint(r.gpu_ids)]
+    neighbours = node.on(gpus)
     steps: Steps = {
         r.replica_id: None for r in neighbours if may_step_down(draft, r, for_model=spec.id)
     }
@@ -105,22 +98,12 @@ def to_drain(
 
 
 def may_step_down(draft: Draft, replica: ReplicaState, for_model: str) -> bool:
-    """Idle, at rest, not its model's minimum; a serving one has settled and nobody waits for it."""
-    facts = draft.facts
-    spec = facts.models.get(replica.model_id)
-    if spec is None or draft.busy(replica) or replica.action_id or replica.model_id == for_model:
+    """Whether it may make room for this model: it can be spared, or was cleared for it."""
+    if replica.model_id == for_model:
         return False
-    if replica.phase not in (Phase.READY, Phase.DRAINING):
-        return False
-    if replica.rung is not Rung.SERVING:
+    if draft.spare(replica):
         return True
-    if draft.cleared_for.get(replica.replica_id) == for_model:
-        return True
-    demand = facts.demand.get(replica.model_id)
-    if (demand is not None and demand.held > 0) or _is_minimum(draft, replica, spec):
-        return False
-    tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
-    return replica.since_us + tenure_us <= facts.now_us
+    return draft.cleared_for.get(replica.replica_id) == for_model and draft.at_rest(replica)
 
 
 def price(draft: Draft, node: NodeState, victims: Iterable[Victim]) -> tuple[int, float]:
@@ -144,32 +127,36 @@ def enough(
     steps: Mapping[ReplicaId, Rung | None],
 ) -> bool:
     """Whether each GPU has `need` bytes once these replicas have stepped down."""
-    free = {g: gpu_free_bytes(node, g) for g in gpus}
-    for replica in node.replicas:
-        if replica.replica_id not in steps:
-            continue
+    free = draft.bytes_on(node).free
+    if not steps:
+        return covers(free, gpus, need)
+    given = dict.fromkeys(gpus, 0)
+    for replica_id, to in steps.items():
+        replica = draft.replica(replica_id)
         spec = draft.facts.models[replica.model_id]
-        to = steps[replica.replica_id]
-        given = gpu_bytes(spec, replica.rung) - (0 if to is None else gpu_bytes(spec, to))
+        less = replica_gpu_bytes(replica, spec, replica.rung)
+        less -= 0 if to is None else gpu_bytes(spec, to)
         for g in replica.gpu_ids:
-            if g in free:
-                free[g] += given
-    return all(bytes_free >= need for bytes_free in free.values())
+            if g in given:
+                given[g] += less
+    return all(free[g] + more >= need for g, more in given.items())
+
+
+def covers(room: tuple[int, ...], gpus: tuple[int, ...], need: int) -> bool:
+    """Whether each of these GPUs has `need` bytes, of the bytes that each GPU of the node has."""
+    for g in gpus:  # noqa: SIM110 a generator would take twice as long, and this is asked of all
+        if room[g] < need:
+            return False
+    return True
 
 
 def _may_be_drained(draft: Draft, replica: ReplicaState, waiting: ModelSpec) -> bool:
     spec = draft.facts.models.get(replica.model_id)
     if spec is None or not replica.serving or replica.model_id == waiting.id:
         return False
-    if spec.priority > waiting.priority or _is_minimum(draft, replica, spec):
+    if spec.priority > waiting.priority or draft.is_minimum(replica):
         return False
-    tenure_us = max(TENURE_US_MIN, climb_us(spec, resting_rungs(spec)[0]))
-    return replica.since_us + tenure_us <= draft.facts.now_us
-
-
-def _is_minimum(draft: Draft, replica: ReplicaState, spec: ModelSpec) -> bool:
-    serving = sum(r.serving for r in draft.of_model(replica.model_id))
-    return replica.serving and serving <= spec.min_replicas
+    return draft.settled(replica)
 
 
 def _reachable(

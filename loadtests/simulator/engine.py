@@ -9,8 +9,8 @@ from typing import Protocol
 from loadtests.simulator.agenda import Act, Agenda
 from loadtests.simulator.port import SimRequest
 from placement.catalog import ModelSpec
-from placement.engines.emulated_batch import Batch, Sequence
-from placement.service_time import kv_tokens, longest_tokens, timing_of
+from placement.engines.emulated_batch import Sequence, batch_of
+from placement.service_time import longest_tokens
 
 
 class Listener(Protocol):
@@ -37,7 +37,7 @@ class Engine:
         self.spec = spec
         self.agenda = agenda
         self.hear = hear
-        self.batch = Batch(timing_of(spec, gpu_type), kv_tokens(spec), spec.max_num_seqs)
+        self.batch = batch_of(spec, gpu_type)
         self.longest = longest_tokens(spec)
         self.requests: dict[int, SimRequest] = {}
         self.serving = False

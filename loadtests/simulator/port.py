@@ -80,7 +80,8 @@ class Elastic:
 class Setup:
     """Everything that one run depends on. `catalog.nodes` are all that may ever exist.
 
-    Nodes named by a JOIN event, and with `elastic` all but the first `nodes_min`, are absent at 0.
+    Nodes whose first event is a JOIN, and with `elastic` all but the first `nodes_min`, are absent
+    at 0.
     """
 
     scenario: str

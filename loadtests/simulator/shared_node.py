@@ -107,6 +107,8 @@ class SharedNode:
             self._finish(action_id, now_us, OutcomeStatus.FAILED, "its node is gone")
         for engine in self.engines.values():
             self._site.close(engine)
+        self.replicas.clear()
+        self.engines.clear()
         return self._outcomes
 
     # --- what actions do

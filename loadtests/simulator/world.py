@@ -78,7 +78,8 @@ class World:
         """Requests of each model that have arrived and not ended."""
         self._count = 0
         self._held_once = 0
-        self._coming: set[str] = set()
+        self._coming: dict[str, int] = {}
+        """Nodes that have been launched, and when each will be there."""
         self._keeper = Keeper(setup.elastic, catalog) if setup.elastic else None
         self._laws = Laws(self._fleet.nodes, self._site.engines) if checked else None
         self._end_us = setup.warmup_us + setup.demand.duration_us
@@ -128,7 +129,8 @@ class World:
     def _begin(self) -> None:
         setup, agenda = self._setup, self._agenda
         events = sorted(setup.node_events, key=lambda e: e.at_us)
-        late = {e.node_id for e in events if e.kind is NodeEventKind.JOIN}
+        first_event = {event.node_id: event.kind for event in reversed(events)}
+        late = {node_id for node_id, kind in first_event.items() if kind is NodeEventKind.JOIN}
         first = [node.id for node in self._catalog.nodes if node.id not in late]
         if setup.elastic is not None:
             first = first[: setup.elastic.nodes_min]
@@ -241,12 +243,15 @@ class World:
     # --- nodes, and looks at the whole
 
     def _happen(self, event: NodeEvent) -> None:
-        there = event.node_id in self._fleet.nodes
-        if event.kind is NodeEventKind.LOST and there:
-            self._leave(event.node_id)
-        elif event.kind is NodeEventKind.JOIN and not there:
-            self._pay(event.node_id)
-            self._fleet.join(event.node_id)
+        node_id, there = event.node_id, event.node_id in self._fleet.nodes
+        if event.kind is NodeEventKind.LOST:
+            if there:
+                self._leave(node_id)
+            elif self._coming.pop(node_id, None) is not None:
+                self._meter.returned(node_id, self._agenda.now_us)
+        elif not there and node_id not in self._coming:
+            self._pay(node_id)
+            self._fleet.join(node_id)
 
     def _pay(self, node_id: str) -> None:
         self._meter.paid(self._node_spec(node_id), self._agenda.now_us)
@@ -261,18 +266,17 @@ class World:
         now_us = self._agenda.now_us
         changes = self._keeper.step(self._rounds.plan, self._fleet.snapshot, self._coming, now_us)
         if changes.launch:
-            self._coming.add(changes.launch)
+            self._coming[changes.launch] = there_us = now_us + self._setup.elastic.lead_us
             self._pay(changes.launch)
-            self._agenda.at(
-                now_us + self._setup.elastic.lead_us, partial(self._arrived, changes.launch)
-            )
+            self._agenda.at(there_us, partial(self._arrived, changes.launch))
         if changes.give_back:
             self._leave(changes.give_back)
         self._agenda.at(now_us + KEEP_US, self._keep)
 
     def _arrived(self, node_id: str) -> None:
-        self._coming.discard(node_id)
-        self._fleet.join(node_id)
+        if self._coming.get(node_id) == self._agenda.now_us:  # else it was lost on its way
+            del self._coming[node_id]
+            self._fleet.join(node_id)
 
     def _look(self) -> None:
         now_us = self._agenda.now_us

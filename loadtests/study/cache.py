@@ -17,6 +17,7 @@ import msgspec
 from gateway.environment import cache_home
 from loadtests.errors import AskedError
 from loadtests.study.cells import Cell
+from loadtests.study.running import plugin_digest
 from loadtests.study.sketch import Sketch
 from loadtests.study.task import Task
 
@@ -33,7 +34,7 @@ CODE = {
         "scenarios/*.py",
         "simulator/**/*.py",
         "study/cells.py",
-        "study/policies.py",
+        "study/running.py",
         "study/sketch.py",
         "study/task.py",
     ),
@@ -68,7 +69,8 @@ class Cells:
             raise AskedError(f"--cache {self.folder}: you may not write there; name another folder")
 
     def key(self, task: Task) -> str:
-        return hashlib.sha256(f"{task.identity()}\0{code_digest()}".encode()).hexdigest()[:32]
+        parts = (task.identity(), code_digest(), plugin_digest(task.policy))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def find(self, task: Task) -> Cell | None:
         """The cell if it was run before; one that cannot be read counts as not run."""
@@ -84,9 +86,8 @@ class Cells:
         except (OSError, EOFError, msgspec.MsgspecError):
             return None
 
-    def keep(self, task: Task, cell: Cell, sketch: Sketch) -> None:
+    def keep(self, key: str, cell: Cell, sketch: Sketch) -> None:
         """The cell last: where it is found, its sketch is there too."""
-        key = self.key(task)
         self._cell(key).parent.mkdir(parents=True, exist_ok=True)
         _write(self._sketch(key), gzip.compress(msgspec.json.encode(sketch), mtime=0))
         _write(self._cell(key), msgspec.json.encode(cell))

@@ -154,7 +154,7 @@ def _asked(columns: _Columns, chosen: Mask) -> Asked:
         cold=int(np.count_nonzero(columns.cold[chosen])),
         ttft_ms=percentiles(ttft_us),
         itl_attainment=_share(columns.itl_kept[chosen]),
-        share_under_100ms=_share(ttft_us < QUICK_US),
+        share_under_100ms=_share(ttft_us <= QUICK_US),
         share_under_slo=_share(columns.ttft_kept[chosen]),
     )
 

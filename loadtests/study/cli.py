@@ -31,7 +31,7 @@ def _scenarios(incomplete: str) -> list[str]:
 
 def _policies(incomplete: str) -> list[str]:
     """`a,b`: the last of a list of policies, none named twice."""
-    from loadtests.study.policies import policy_names
+    from loadtests.baselines.plugins import policy_names
 
     before, comma, last = incomplete.rpartition(",")
     taken = set(before.split(","))

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from loadtests.study.cache import Cells
 from loadtests.study.cells import Cell
 from loadtests.study.pool import Told, each_in_a_process
-from loadtests.study.task import Task, run_task
+from loadtests.study.running import run_task
+from loadtests.study.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """The key is made before anything runs: sources that change meanwhile are not what runs."""
+
     task: Task
+    key: str
     kept: Cells
 
 
@@ -45,15 +49,16 @@ def run_cells(tasks: Sequence[Task], kept: Cells, jobs: int, screen: Console) ->
     missing = [i for i, cell in enumerate(found) if cell is None]
     failures = []
     with _bar(len(tasks), len(tasks) - len(missing), screen) as told:
-        work = [_Job(tasks[i], kept) for i in missing]
-        for ended in each_in_a_process(_run_and_keep, work, jobs, told):
-            told(ended.place, 1.0)
-            task = work[ended.place].task
-            cell = None if ended.error else kept.find(task)
-            found[missing[ended.place]] = cell
-            if cell is None:
-                why = ended.error or "its cell could not be kept; is the disk full?"
-                failures.append(Failure(task=task, why=why))
+        work = [_Job(tasks[i], kept.key(tasks[i]), kept) for i in missing]
+        with contextlib.closing(each_in_a_process(_run_and_keep, work, jobs, told)) as ends:
+            for ended in ends:
+                told(ended.place, 1.0)
+                task = work[ended.place].task
+                cell = None if ended.error else kept.find(task)
+                found[missing[ended.place]] = cell
+                if cell is None:
+                    why = ended.error or "its cell could not be kept; is the disk full?"
+                    failures.append(Failure(task=task, why=why))
     return Done(
         cells=[(task, cell) for task, cell in zip(tasks, found, strict=True) if cell is not None],
         failures=failures,
@@ -63,7 +68,7 @@ def run_cells(tasks: Sequence[Task], kept: Cells, jobs: int, screen: Console) ->
 
 def _run_and_keep(job: _Job, told: Told) -> None:
     cell, sketch = run_task(job.task, told)
-    job.kept.keep(job.task, cell, sketch)
+    job.kept.keep(job.key, cell, sketch)
 
 
 @contextlib.contextmanager

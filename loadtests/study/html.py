@@ -95,7 +95,11 @@ def _world(
         if here:
             told = f"{_place_told(here[0].cell)} ({label})"
             parts.append(_part(f"GPUs over time: {told}", gpu_timeline(here, colours)))
-            parts += [_part(f"Rungs, {one.cell.policy}: {told}", rung_map(one)) for one in here]
+            parts += [
+                _part(f"Rungs, {one.cell.policy}: {told}", rung_map(one))
+                for one in here
+                if one.sketch.at_s
+            ]
     parts.append(f"<h3>Cells ({escape(label)})</h3>{_table(figures)}")
     return parts
 

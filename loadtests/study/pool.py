@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
@@ -40,7 +40,7 @@ def each_in_a_process(
     items: Sequence[T],
     jobs: int,
     on_share: Callable[[int, float], None],
-) -> Iterator[Ended]:
+) -> Generator[Ended, None, None]:
     """Run `work(item, told)` for every item, at most `jobs` at a time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([work.__module__])

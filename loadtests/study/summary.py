@@ -6,19 +6,25 @@ Never: averages over what was not run, leaves out the cells that a policy loses.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from loadtests.study.cells import Cell
+from loadtests.validation.figures import T6, T7, Claim, Ordering
 
 BASELINE = "reactive"
 ORACLE = "oracle"
 SLACK_MS = 0.001
 """A microsecond: what rounding may put between equal times."""
 
-# Published orderings of the share under 100 ms (grade C), best first.
-T6 = ("warmserve", "warmserve-noproactive", "warmserve-noplacement", "warmserve-noprewarm")
+# Published orderings of the share under 100 ms, and which policy is which variant of theirs.
+CLAIMS: dict[str, tuple[Claim, dict[str, str]]] = {
+    "T6": (T6, {name: name for name in T6.best_first}),
+    "T7": (
+        T7,
+        {"5 min": "warmserve", "3 min": "warmserve-3min", "40 min": "warmserve-40min"},
+    ),
+}
 
 
 class Pair(NamedTuple):
@@ -40,7 +46,10 @@ def summary(cells: Sequence[Cell]) -> dict[str, Any]:
         world: {
             "policies": {p: _policy(p, inside) for p in _names(inside)},
             "ordering_under_100ms": ordering(inside),
-            "t6": holds_in_order(inside, T6),
+            "claims": {
+                name: {"holds": one.holds, "share_under_100ms": dict(one.ours)}
+                for name, one in orderings(inside).items()
+            },
         }
         for world, inside in _by_world(cells).items()
     }
@@ -97,11 +106,11 @@ def against_oracle(compared: Sequence[Pair]) -> dict[str, Any] | None:
     """How often a policy came out below the bound: never, or something is wrong with the bound."""
     if not compared:
         return None
-    gaps = [pair.ratio for pair in compared if pair.ratio is not None]
+    times = [1 / pair.ratio for pair in compared if pair.ratio]
     return {
         "compared": len(compared),
         "violations": sum(below_bound(pair) for pair in compared),
-        "p99_times_oracle_median": 1 / median(gaps) if gaps else None,
+        "p99_times_oracle_median": median(times) if times else None,
     }
 
 
@@ -134,14 +143,15 @@ def common_shares(cells: Sequence[Cell], policies: Sequence[str]) -> dict[str, f
     return found
 
 
-def holds_in_order(cells: Sequence[Cell], policies: Sequence[str]) -> dict[str, Any] | None:
-    """Whether the shares under 100 ms fall in this order. None where one of them did not run."""
-    shares = common_shares(cells, policies)
-    if len(shares) < len(policies):
-        return None
-    values = [shares[policy] for policy in policies]
-    holds = all(better >= worse for better, worse in pairwise(values))
-    return {"holds": holds, "share_under_100ms": shares}
+def orderings(cells: Sequence[Cell]) -> dict[str, Ordering]:
+    """Published orderings beside ours, as far as all of their variants ran."""
+    found = {}
+    for name, (claim, policies) in CLAIMS.items():
+        shares = common_shares(cells, list(policies.values()))
+        if len(shares) == len(policies):
+            ours = {variant: shares[policy] for variant, policy in policies.items()}
+            found[name] = Ordering(claim=claim, ours=ours)
+    return found
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -67,7 +67,7 @@ def legal_starts(spec: ModelSpec) -> tuple[Rung, ...]:
 
 
 def resting_rungs(spec: ModelSpec) -> tuple[Rung, ...]:
-    """Where a drained replica may rest until it is asked for again, the first choice first."""
+    """Where a drained replica rests off its GPUs until asked for again, the first choice first."""
     return shared.RESTING if shared_copies(spec) else stock.RESTING
 
 

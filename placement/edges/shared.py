@@ -22,7 +22,8 @@ from placement.edges.rows import (
 )
 from placement.snapshot import Rung, WeightsAt
 
-RESTING = (Rung.WARM,)
+RESTING: tuple[Rung, ...] = ()
+"""The pinned copy is there anyway, and an engine costs nothing to start."""
 
 STEPS: frozenset[tuple[Rung, Rung]] = frozenset(
     {(Rung.SERVING, Rung.WARM), (Rung.WARM, Rung.SERVING)}

@@ -145,6 +145,6 @@ def test_gpu_sets_nest_or_are_disjoint(gpus: int, n: int, m: int) -> None:
 
 
 def test_a_model_on_the_cpu_takes_no_gpus() -> None:
-    assert fit.gpu_sets(node(), 0) == [()]
-    assert fit.gpu_sets(node(gpus=2), 4) == []
-    assert fit.gpu_sets(node(gpus=8), 3) == [(0, 1, 2), (4, 5, 6)]
+    assert fit.gpu_sets(node(), 0) == ((),)
+    assert fit.gpu_sets(node(gpus=2), 4) == ()
+    assert fit.gpu_sets(node(gpus=8), 3) == ((0, 1, 2), (4, 5, 6))

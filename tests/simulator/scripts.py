@@ -19,6 +19,8 @@ from placement.snapshot import ClusterSnapshot
 from prewarm.controller import Answered, Ended, Event, Observed
 
 Deed = TypeVar("Deed", bound=ReplicaAction)
+Line = tuple[float, Action | Callable[[ClusterSnapshot], Action]]
+"""When, in seconds, and what; a function is asked then."""
 US = 1_000_000
 _IDS = count(1)
 
@@ -50,14 +52,9 @@ def on(kind: type[Deed], replica_id: str, **changes: Any) -> Deed:
 
 
 class Script:
-    """Plans what is written for the first round at or after each moment; remembers what it hears.
+    """Plans what is written for the first round after each moment; remembers what it hears."""
 
-    A line may be a function of the snapshot instead of an action.
-    """
-
-    def __init__(
-        self, *lines: tuple[float, Action | Callable[[ClusterSnapshot], Action]], eta_s: float = 1
-    ) -> None:
+    def __init__(self, *lines: Line, eta_s: float = 1) -> None:
         self.outcomes: list[Outcome] = []
         self.refused: list[Refused] = []
         self.seen: list[ClusterSnapshot] = []

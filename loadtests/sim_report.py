@@ -1,0 +1,237 @@
+"""The report of the simulations: runs what is missing, writes docs/reports/simulation.md. An edge.
+
+`make sim-report`, or `python -m loadtests.sim_report --report FILE`. Cells that were run before are
+found in the cache, so it can be stopped and goes on where it was; `--quick` runs a small version.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from loadtests.baselines.plugins import policy_names
+from loadtests.errors import AskedError
+from loadtests.machine import cpu_name
+from loadtests.scenarios.names import shipped
+from loadtests.study.asked import Options, Study, study
+from loadtests.study.cache import Cells
+from loadtests.study.cells import Cell, Place
+from loadtests.study.comparison import run_cells
+from loadtests.study.pool import Told, each_in_a_process
+from loadtests.study.report import Facts, Findings, Speed, closest_places, markdown
+from loadtests.study.running import run_task
+from loadtests.study.task import Task
+from loadtests.validation.study import figures
+
+MAIN = "reactive,static,warmserve,oracle"
+GRID = "warmserve16"
+CLOSE_PLACES, CLOSE_SEEDS, FEW_SEEDS = 12, 20, 3
+SPEED_DURATION = "1h"
+
+
+class Asked(NamedTuple):
+    """The knobs."""
+
+    quick: bool
+    seeds: int
+    jobs: int
+    cache: Path | None
+    traces: Path | None
+    full_speed: bool
+
+
+class Ran(NamedTuple):
+    cells: list[Cell]
+    failed: list[str]
+
+
+class Runner:
+    """Runs studies against one cache."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._kept = Cells(asked.cache)
+        self._screen = Console(stderr=True)
+
+    def study(
+        self, scenario: str, policies: str, worlds: str, seeds: int, *, quick: bool = False
+    ) -> Study:
+        options = Options(
+            scenario=scenario,
+            policies=policies,
+            worlds=worlds,
+            seeds=tuple(range(seeds)),
+            quick=quick,
+            traces=self.asked.traces,
+        )
+        return study(options, Path.cwd(), one=False)
+
+    def run(self, title: str, tasks: list[Task]) -> Ran:
+        self._screen.print(f"{title}: {len(tasks)} cells")
+        done = run_cells(tasks, self._kept, self.asked.jobs, self._screen)
+        failed = [f"{f.task.told()}: {f.why.strip().splitlines()[-1]}" for f in done.failures]
+        return Ran([cell for _, cell in done.cells], failed)
+
+
+def findings(asked: Asked) -> tuple[Findings, Facts]:
+    runner = Runner(asked)
+    grid = runner.study(GRID, MAIN, "W", asked.seeds, quick=asked.quick)
+    stock = runner.study(GRID, MAIN, "S", 1, quick=asked.quick)
+    every = ",".join(policy_names())
+    few = runner.study(GRID, every, "S,W", 1 if asked.quick else FEW_SEEDS, quick=True)
+    others = {
+        name: runner.study(name, MAIN, "S,W", 1, quick=True) for name in shipped() if name != GRID
+    }
+    main = runner.run("the grid of warmserve16", [*grid.tasks, *stock.tasks])
+    ablations = runner.run("every policy on a few cells", few.tasks)
+    close = runner.run("cells in which it is open who wins", _close(grid.tasks, main.cells, asked))
+    brief = {name: runner.run(name, one.tasks) for name, one in others.items()}
+    found = Findings(
+        grid=main.cells,
+        ablations=ablations.cells,
+        close=close.cells,
+        others={name: ran.cells for name, ran in brief.items()},
+        questions={name: one.scenario.file.question for name, one in others.items()},
+        figures=figures(),
+        speeds=speeds(runner),
+        failed=[line for ran in (main, ablations, close, *brief.values()) for line in ran.failed],
+    )
+    return found, _facts(grid, asked)
+
+
+def _close(tasks: list[Task], cells: list[Cell], asked: Asked) -> list[Task]:
+    """The two rivals on the cells nearest to a draw, with many seeds."""
+    if asked.quick:
+        return []
+    places = closest_places([cell for cell in cells if cell.world == "W"], CLOSE_PLACES)
+    first = {_place(task): task for task in tasks}
+    return [
+        dataclasses.replace(first[place], policy=policy, seed=seed)
+        for place in places
+        for seed in range(CLOSE_SEEDS)
+        for policy in ("reactive", "warmserve")
+    ]
+
+
+def _place(task: Task) -> Place:
+    """Where on the grid a task lies, as `Cell.place` says it, without the seed."""
+    cell = task.cell
+    return (task.world.value, cell.hour, cell.alpha, cell.rps, cell.cv)
+
+
+# --- speed
+
+
+def speeds(runner: Runner) -> list[Speed]:
+    """Measured anew each time, alone on the machine: a kept figure would be of another one."""
+    sizes = [("", SPEED_DURATION)] + ([("full", "")] if runner.asked.full_speed else [])
+    return [
+        _speed(task)
+        for size, duration in sizes
+        for world in ("S", "W")
+        for task in _steady(runner, world, size, duration).tasks
+    ]
+
+
+def _steady(runner: Runner, world: str, size: str, duration: str) -> Study:
+    options = Options(
+        scenario="steady",
+        policies="reactive",
+        worlds=world,
+        seeds=(0,),
+        size=size,
+        duration=duration,
+        traces=runner.asked.traces,
+    )
+    return study(options, Path.cwd(), one=True)
+
+
+def _speed(task: Task) -> Speed:
+    """In a process of its own, whose memory is nobody else's."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figures"
+        for ended in each_in_a_process(_measure, [(task, file)], 1, lambda *_: None):
+            if ended.error:
+                raise AskedError(f"the speed could not be measured:\n{ended.error}")
+        requests, wall_s, rss_mb = map(float, file.read_text().split())
+    gpus = sum((node.count or 1) * node.gpus for node in task.file.nodes)
+    return Speed(
+        policy=task.policy,
+        world=task.world.value,
+        gpus=gpus,
+        simulated_h=task.file.slice.duration / 3_600_000_000,
+        requests=int(requests),
+        wall_s=wall_s,
+        rss_mb=rss_mb,
+    )
+
+
+def _measure(item: tuple[Task, Path], told: Told) -> None:
+    task, file = item
+    began_s = time.perf_counter()
+    cell, _ = run_task(task, told)
+    wall_s = time.perf_counter() - began_s
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    file.write_text(f"{cell.requests} {wall_s} {rss_mb}")
+
+
+def _facts(grid: Study, asked: Asked) -> Facts:
+    return Facts(
+        cpu=cpu_name(),
+        cores=asked.jobs,
+        python=platform.python_version(),
+        version=version("warmtide"),
+        demand=grid.tasks[0].traced.told,
+        lengths=grid.lengths,
+        quick=asked.quick,
+    )
+
+
+def _asked() -> tuple[Asked, Path]:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--report", type=Path, required=True, help="the file to write")
+    parser.add_argument("--quick", action="store_true", help="a handful of cells, one seed")
+    parser.add_argument("--seeds", type=int, default=5, help="of the grid's main policies")
+    parser.add_argument("--jobs", type=int, default=0, help="cells at once; else one a core")
+    parser.add_argument("--cache", type=Path, help="where cells are kept")
+    parser.add_argument("--traces", type=Path, help="folder of public traces")
+    parser.add_argument("--full-speed", action="store_true", help="20 million requests, too")
+    given = parser.parse_args()
+    asked = Asked(
+        quick=given.quick,
+        seeds=1 if given.quick else given.seeds,
+        jobs=given.jobs or len(os.sched_getaffinity(0)),
+        cache=given.cache,
+        traces=given.traces,
+        full_speed=given.full_speed,
+    )
+    return asked, given.report
+
+
+def main() -> int:
+    asked, report = _asked()
+    try:
+        found, facts = findings(asked)
+    except AskedError as error:
+        sys.stderr.write(f"sim-report: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("sim-report: stopped; cells that were done are kept, so ask again\n")
+        return 1
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(markdown(found, facts), "utf-8")
+    sys.stderr.write(f"sim-report: wrote {report}\n")
+    return 1 if found.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""The written report of the simulations, in Markdown. Pure.
+
+In: cells by the question they answer, published figures beside ours, speed, the machine. Out: text.
+Never: runs anything, rounds a loss away: every table counts the cells that a policy loses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from loadtests.study.cells import Cell, Place
+from loadtests.study.summary import (
+    BASELINE,
+    ORACLE,
+    Pair,
+    against_oracle,
+    below_bound,
+    orderings,
+    pairs,
+    ratios,
+)
+from loadtests.validation.figures import Figure, Verdict, figure_rows, ordering_rows
+
+CHALLENGER = "warmserve"
+LOST_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast the simulator itself went, with our controller in the loop, on one core."""
+
+    policy: str
+    world: str
+    gpus: int
+    simulated_h: float
+    requests: int
+    wall_s: float
+    rss_mb: float
+
+    @property
+    def per_s(self) -> float:
+        return self.requests / self.wall_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Where and on what the report was made."""
+
+    cpu: str
+    cores: int
+    python: str
+    version: str
+    demand: str
+    lengths: str
+    quick: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Cells by what they were run for."""
+
+    grid: Sequence[Cell]
+    """The whole grid of `warmserve16` for the main policies."""
+    ablations: Sequence[Cell]
+    """A few of its cells for every policy."""
+    close: Sequence[Cell]
+    """Cells in which it is open who wins, with more seeds."""
+    others: Mapping[str, Sequence[Cell]]
+    """Of the other scenarios, by name."""
+    questions: Mapping[str, str]
+    figures: Sequence[Figure]
+    speeds: Sequence[Speed]
+    failed: Sequence[str]
+
+
+def markdown(findings: Findings, facts: Facts) -> str:
+    sections = (
+        _head(facts),
+        _warmserve16(findings.grid),
+        _close(findings.close),
+        _orderings(findings.ablations),
+        _all_policies(findings.ablations),
+        _oracle([*findings.grid, *findings.ablations, *findings.close], findings.others),
+        _others(findings.others, findings.questions),
+        _validation(findings.figures),
+        _speed(findings.speeds),
+        _failed(findings.failed),
+    )
+    return "\n".join(line for section in sections for line in section).rstrip() + "\n"
+
+
+def _head(facts: Facts) -> Iterator[str]:
+    yield "# What the simulations say"
+    yield ""
+    yield "Written by `make sim-report`. **Everything here is simulated**: no engine ran, no GPU"
+    yield "was measured. Our gateway and our controller run unchanged; engines, links and memory"
+    yield "are the models of `placement/`, whose constants have their grades and sources in one"
+    yield "file. World S is stock vLLM, world W is WarmServe's mechanism. Requests that were"
+    yield "refused or cut count 999 s. A gain is reactive's P99 time to first token ÷ the"
+    yield "policy's: above 1 it wins."
+    yield ""
+    yield f"Demand: {facts.demand}; lengths: {facts.lengths}. Made by Warmtide {facts.version} on"
+    yield f"{facts.cores} cores ({facts.cpu}), Python {facts.python}."
+    if facts.quick:
+        yield ""
+        yield "**A quick version**: a handful of cells and one seed. Do not quote it."
+    yield ""
+
+
+# --- warmserve16
+
+
+def _warmserve16(cells: Sequence[Cell]) -> Iterator[str]:
+    yield "## The WarmServe paper's set-up (`warmserve16`)"
+    yield ""
+    for world, inside in _by_world(cells):
+        seeds = len({cell.seed for cell in inside})
+        places = len({cell.place[1:-1] for cell in inside})
+        yield f"### World {world}: {places} cells, seeds: {seeds}"
+        yield ""
+        yield from _policies_table(inside)
+        yield from _gain_by_place(pairs(inside, CHALLENGER, BASELINE))
+        yield from _lost(pairs(inside, CHALLENGER, BASELINE))
+
+
+def _policies_table(cells: Sequence[Cell]) -> Iterator[str]:
+    yield "| policy | cells | gain worst | median | best | lost | < 100 ms | TTFT in SLO "
+    yield "| ITL in SLO | not served | GPU h serving | idle GB h |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    for policy in dict.fromkeys(cell.policy for cell in cells):
+        own = [cell for cell in cells if cell.policy == policy]
+        gain = ratios(pairs(cells, policy, BASELINE))
+        shown = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")] if gain else ["–"] * 3
+        row = [
+            f"`{policy}`",
+            str(len(own)),
+            *shown,
+            str(gain["lost"]) if gain else "–",
+            *(_percent([getattr(cell, share) for cell in own]) for share in _SHARES),
+            str(sum(cell.requests - cell.served for cell in own)),
+            *(_mean([getattr(cell, cost) for cell in own]) for cost in _COSTS),
+        ]
+        yield _row(row)
+    yield ""
+
+
+_SHARES = ("share_under_100ms", "share_under_slo", "itl_attainment")
+_COSTS = ("gpu_hours_serving", "hbm_gb_hours_idle")
+
+
+def _gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
+    """Where on the grid the challenger's gains lie."""
+    if not compared:
+        return
+    yield f"Gain of `{CHALLENGER}` over `{BASELINE}`, worst / median / best, along each axis:"
+    yield ""
+    yield "| axis | value | gain | cells | lost |"
+    yield "|---|---|---|---|---|"
+    for axis in ("rps", "alpha", "cv", "hour"):
+        values = dict.fromkeys(getattr(pair.cell, axis) for pair in compared)
+        for value in values:
+            here = ratios(pair for pair in compared if getattr(pair.cell, axis) == value)
+            if value is not None and here:
+                gain = " / ".join(f"{here[key]:.3g}" for key in ("worst", "median", "best"))
+                yield _row([axis, _shown(value), gain, str(here["compared"]), str(here["lost"])])
+    yield ""
+
+
+def _lost(compared: Sequence[Pair]) -> Iterator[str]:
+    """The cells it loses, worst first."""
+    losses = sorted(
+        (pair for pair in compared if pair.ratio is not None and pair.ratio < 1),
+        key=lambda pair: pair.ratio or 0.0,
+    )
+    if not losses:
+        return
+    yield f"`{CHALLENGER}` loses {len(losses)} of {len(compared)} cells; the worst of them:"
+    yield ""
+    yield "| rps | alpha | cv | hour | seed | its P99 s | reactive's | gain |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for pair in losses[:LOST_SHOWN]:
+        place = [_shown(getattr(pair.cell, axis)) for axis in ("rps", "alpha", "cv", "hour")]
+        times = [_seconds(one.ttft_ms.p99) for one in pair]
+        yield _row([*place, str(pair.cell.seed), *times, f"{pair.ratio:.3g}"])
+    yield ""
+
+
+def _close(cells: Sequence[Cell]) -> Iterator[str]:
+    if not cells:
+        return
+    yield "### Cells in which it is open who wins, with more seeds (world W)"
+    yield ""
+    yield "| rps | alpha | cv | hour | seeds | won | gain worst | median | best |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    compared = pairs(cells, CHALLENGER, BASELINE)
+    for place in dict.fromkeys(pair.cell.place[:-1] for pair in compared):
+        here = [pair for pair in compared if pair.cell.place[:-1] == place]
+        gain = ratios(here)
+        if gain is not None:
+            axes = [_shown(getattr(here[0].cell, axis)) for axis in ("rps", "alpha", "cv", "hour")]
+            won = gain["compared"] - gain["lost"]
+            shown = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")]
+            yield _row([*axes, str(gain["compared"]), str(won), *shown])
+    yield ""
+
+
+def closest_places(cells: Sequence[Cell], count: int) -> list[Place]:
+    """Places, without their seed, whose median gain is nearest to one: small changes turn them."""
+    by_place: dict[Place, list[float]] = {}
+    for pair in pairs(cells, CHALLENGER, BASELINE):
+        if pair.ratio is not None:
+            by_place.setdefault(pair.cell.place[:-1], []).append(pair.ratio)
+    gaps = {place: max(m := median(found), 1 / m) for place, found in by_place.items()}
+    return sorted(gaps, key=lambda place: (gaps[place], str(place)))[:count]
+
+
+# --- what was published of it
+
+
+def _orderings(cells: Sequence[Cell]) -> Iterator[str]:
+    yield "## Published orderings of WarmServe's ablations"
+    yield ""
+    yield "Shares under 100 ms, means over the cells that all variants ran. The published figures"
+    yield "are of grade C: only their order is held against ours."
+    yield ""
+    for world, inside in _by_world(cells):
+        found = orderings(inside)
+        if found:
+            yield f"World {world}:"
+            yield ""
+            yield from ordering_rows(found.values())
+            yield ""
+
+
+def _all_policies(cells: Sequence[Cell]) -> Iterator[str]:
+    yield "## Every policy, on a few cells of `warmserve16`"
+    yield ""
+    for world, inside in _by_world(cells):
+        yield f"World {world}:"
+        yield ""
+        yield from _policies_table(inside)
+
+
+# --- the bound
+
+
+def _oracle(cells: Sequence[Cell], others: Mapping[str, Sequence[Cell]]) -> Iterator[str]:
+    yield "## The bound of the relaxation (`oracle`)"
+    yield ""
+    yield "All climbs free and instant, requests repacked at will, GPUs and service times the same."
+    yield "A violation is a cell in which a policy's P50, P95 or P99 lies below the oracle's."
+    yield ""
+    yield "| scenario | policy | cells compared | violations | P99 ÷ the oracle's, median |"
+    yield "|---|---|---|---|---|"
+    for scenario, own in {"warmserve16": cells, **others}.items():
+        unique = list({(cell.policy, cell.place): cell for cell in own}.values())
+        for policy in dict.fromkeys(cell.policy for cell in unique):
+            compared = pairs(unique, policy, ORACLE)
+            found = against_oracle(compared)
+            if policy != ORACLE and found:
+                times = found["p99_times_oracle_median"]
+                over = "–" if times is None else f"{times:.3g}"
+                count, bad = str(found["compared"]), sum(map(below_bound, compared))
+                yield _row([scenario, f"`{policy}`", count, str(bad), over])
+    yield ""
+
+
+# --- the rest
+
+
+def _others(others: Mapping[str, Sequence[Cell]], questions: Mapping[str, str]) -> Iterator[str]:
+    yield "## Other scenarios, in brief"
+    yield ""
+    for scenario, cells in others.items():
+        yield f"### `{scenario}`"
+        yield ""
+        yield " ".join(questions[scenario].split())
+        yield ""
+        for note in dict.fromkeys(note for cell in cells for note in _told_of(cell)):
+            yield f"- {note}"
+        yield ""
+        yield "| world | policy | requests | P50 s | P95 s | P99 s | gain | TTFT in SLO "
+        yield "| not served | GPU h paid | GPU h serving |"
+        yield "|---|---|---|---|---|---|---|---|---|---|---|"
+        yield from (_other_row(cell, cells) for cell in cells)
+        yield ""
+
+
+def _told_of(cell: Cell) -> Iterator[str]:
+    if "factor" in cell.level:
+        level = cell.level
+        yield (
+            f"thinned by {_shown(level['factor'])}, bound by the {level['binding']}: mean load "
+            f"{_shown(level['mean_load'])}, peak {_shown(level['peak_load'])} of serving capacity"
+        )
+    yield from cell.notes
+
+
+def _other_row(cell: Cell, cells: Sequence[Cell]) -> str:
+    beside = next((p for p in pairs([*cells], cell.policy, BASELINE) if p.cell is cell), None)
+    gain = beside.ratio if beside else None
+    times = (cell.ttft_ms.p50, cell.ttft_ms.p95, cell.ttft_ms.p99)
+    return _row(
+        [
+            cell.world,
+            f"`{cell.policy}`",
+            str(cell.requests),
+            *map(_seconds, times),
+            "–" if gain is None else f"{gain:.3g}",
+            _percent([cell.share_under_slo]),
+            str(cell.requests - cell.served),
+            f"{cell.gpu_hours:.1f}",
+            f"{cell.gpu_hours_serving:.1f}",
+        ]
+    )
+
+
+def _validation(figures: Sequence[Figure]) -> Iterator[str]:
+    yield "## Published results beside ours"
+    yield ""
+    count = {verdict: sum(f.verdict is verdict for f in figures) for verdict in Verdict}
+    yield f"{count[Verdict.REPRODUCED]} are reproduced within 20 %, {count[Verdict.MISSED]} are"
+    yield f"missed and explained; {count[Verdict.FITTED]} do not count, for a constant was fitted"
+    yield "on them."
+    yield ""
+    yield from figure_rows(figures)
+    yield ""
+
+
+def _speed(speeds: Iterable[Speed]) -> Iterator[str]:
+    yield "## Speed of the simulator"
+    yield ""
+    yield "`steady`, our controller in the loop, one process on one core, demand drawn meanwhile."
+    yield ""
+    yield "| policy | world | GPUs | simulated h | requests | wall s | requests/s | RSS MB |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for one in speeds:
+        figures = [f"{one.simulated_h:g}", str(one.requests), f"{one.wall_s:.1f}"]
+        rates = [f"{one.per_s:.0f}", f"{one.rss_mb:.0f}"]
+        yield _row([f"`{one.policy}`", one.world, str(one.gpus), *figures, *rates])
+    yield ""
+
+
+def _failed(failed: Sequence[str]) -> Iterator[str]:
+    if failed:
+        yield "## Not run"
+        yield ""
+        yield from (f"- {one}" for one in failed)
+
+
+def _by_world(cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
+    for world in sorted({cell.world for cell in cells}, reverse=True):
+        yield world, [cell for cell in cells if cell.world == world]
+
+
+def _row(values: Iterable[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(ms: float | None) -> str:
+    return "–" if ms is None else f"{ms / 1000:.3f}"
+
+
+def _percent(shares: Sequence[float | None]) -> str:
+    found = [share for share in shares if share is not None]
+    return f"{100 * sum(found) / len(found):.1f} %" if found else "–"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.2f}" if values else "–"
