@@ -6,11 +6,12 @@ from typing import Any
 from gateway.openai_api import Refusal
 from gateway.routing import Lane
 from loadtests.simulator.agenda import Agenda
-from loadtests.simulator.port import SimRequest
+from loadtests.simulator.port import Brain, SimRequest
 from placement.catalog import ModelId, ModelSpec, NodeId, ReplicaId
 from placement.edges import gpu_bytes
-from placement.plan import Action, Drain, Evict, Plan, Promote, Start, Warm
+from placement.plan import Action, Drain, Evict, Outcome, OutcomeStatus, Plan, Promote, Start, Warm
 from placement.snapshot import ClusterSnapshot, GpuState, NodeState, Phase, ReplicaState, Rung
+from prewarm.controller import Ended
 from tests.builders import GB
 
 
@@ -139,3 +140,18 @@ def told(action: Action) -> str:
             return f"warm {action.replica_id}"
         case _:
             return str(action)
+
+
+def finish(brain: Brain, action: Action) -> None:
+    """The agent says that it is done. What came of it is for a snapshot to show."""
+    outcome = Outcome(
+        action_id=action.action_id,
+        verb="",
+        node_id=action.node_id,
+        replica_id="",
+        model_id="",
+        status=OutcomeStatus.DONE,
+        began_us=0,
+        ended_us=0,
+    )
+    brain.step(Ended(at_us=0, outcome=outcome))

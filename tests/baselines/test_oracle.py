@@ -57,6 +57,20 @@ def test_a_gpus_worth_of_requests_runs_at_once_and_the_next_waits_for_an_end() -
     assert run.gpu_us_serving == pytest.approx(1.5 * 995_000, rel=1e-3)
 
 
+def test_a_small_request_does_not_overtake_a_large_one_that_waits() -> None:
+    # Two GPUs. `m` takes a whole one, `wide` a sixteenth of one: the second `m` does not fit beside
+    # the first and the small one. The next small one would, but it came later.
+    rows: list[Row] = [
+        (0.0, "wide", 100, 65),
+        (0.0, "m", 100, 65),
+        (0.1, "m", 100, 65),
+        (0.2, "wide", 100, 65),
+    ]
+    run = oracle(setup_of(rows, gpus=2, max_num_seqs=1))
+    # The first two end at 995 ms.
+    assert list(run.ttft_us) == [35_000, 35_000, 895_000 + 35_000, 795_000 + 35_000]
+
+
 def test_what_fits_no_engine_is_refused_here_too() -> None:
     run = oracle(setup_of([(0.0, "m", 100_000, 10)], gpus=1))
     assert list(run.ending) == [Ending.REFUSED]

@@ -102,8 +102,8 @@ def scaled(spec_changes: dict[str, int], polls: list[tuple[int, bool]]) -> list[
 
 
 def test_from_zero_to_one_whatever_the_queue_then_by_portions_of_five() -> None:
-    # 1, then ceil(23 / 5) = 5; 24 / (5 · 5) is within a tenth of 1: it stays 5.
-    assert scaled({}, [(23, True), (23, True), (24, True)]) == [1, 5, 5]
+    # 1, then ceil(23 / 5) = 5; 27 / (5 · 5) is within a tenth of 1: it stays 5, not 6. 28 is not.
+    assert scaled({}, [(23, True), (23, True), (27, True), (28, True)]) == [1, 5, 5, 6]
 
 
 def test_up_by_four_pods_or_twice_as_many_in_a_poll() -> None:

@@ -6,12 +6,11 @@ from loadtests.baselines.warmserve.flags import AS_RELEASED, Flags
 from loadtests.baselines.warmserve.forecast import Seen
 from loadtests.baselines.warmserve.front import OwnGateway
 from loadtests.baselines.warmserve.launch import choose, steps_down
-from placement.catalog import ModelId, ModelSpec, NodeId, World
-from placement.plan import Outcome, OutcomeStatus
+from placement.catalog import ModelId, ModelSpec, World
 from placement.snapshot import Phase, ReplicaState, Rung
-from prewarm.controller import Ended, Observed
+from prewarm.controller import Observed
 from prewarm.demand import ModelDemand
-from tests.baselines.hand import HandCluster, HandStage, replica, request, told
+from tests.baselines.hand import HandCluster, HandStage, finish, replica, request, told
 from tests.baselines.small import nodes, served
 from tests.builders import catalog
 
@@ -35,32 +34,18 @@ def step(brain: WarmServe, cluster: HandCluster, at_us: int) -> list[str]:
     return [told(action) for action in plan.actions]
 
 
-def ended(brain: WarmServe, action_id: str) -> None:
-    outcome = Outcome(
-        action_id=action_id,
-        verb="start",
-        node_id=NodeId("n0"),
-        replica_id="",
-        model_id="",
-        status=OutcomeStatus.DONE,
-        began_us=0,
-        ended_us=0,
-    )
-    brain.step(Ended(at_us=0, outcome=outcome))
-
-
 def test_a_load_is_a_start_that_steps_down_to_warm_when_it_is_up() -> None:
     cluster, brain = HandCluster(gpus=1), brain_of(stock("a"), usual=1)
     brain.see(cluster.snapshot())
     plan = brain.pass_at(0)
     assert [told(a) for a in plan.actions] == ["start a on [0] to serving"]
-    begun = plan.actions[0].action_id
-    cluster.put(replica("a-1", "a", (0,), Rung.SERVING, phase=Phase.STARTING, action_id=begun,
-                        target=Rung.SERVING))  # fmt: skip
+    begun = plan.actions[0]
+    starts = {"phase": Phase.STARTING, "action_id": begun.action_id, "target": Rung.SERVING}
+    cluster.put(replica("a-1", "a", (0,), Rung.SERVING, **starts))
     assert step(brain, cluster, 9 * US) == []
     assert brain.instances.of("a") == []  # nobody asked for it: it is no instance
     cluster.put(replica("a-1", "a", (0,), Rung.SERVING))
-    ended(brain, begun)
+    finish(brain, begun)
     assert step(brain, cluster, 30 * US) == ["warm a-1"]
 
 
@@ -145,7 +130,7 @@ def test_an_instance_opens_though_its_snapshot_comes_before_its_outcome() -> Non
     (promote,) = stage.submitted
     assert told(promote) == "promote a-1 over []"
     front.on_snapshot(cluster.put(replica("a-1", "a", (0,), Rung.SERVING)))
-    ended(brain, promote.action_id)
+    finish(brain, promote)
     stage.until(50_000)
     assert stage.sent == [(0, "a-1")]
 
@@ -158,7 +143,7 @@ def test_whoever_waited_for_an_instance_that_is_gone_asks_again_after_a_second()
     front.on_snapshot(cluster.snapshot())
     front.arrive(request(0, specs["a"]))
     (start,) = stage.submitted
-    ended(brain, start.action_id)  # its node shows nothing: it failed
+    finish(brain, start)  # its node shows nothing: it failed
     front.on_snapshot(cluster.snapshot())
     assert brain.instances.of("a") == []
     stage.until(US - 1)

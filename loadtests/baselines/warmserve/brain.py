@@ -172,7 +172,7 @@ class WarmServe:
         models = self.catalog.models
         running: dict[str, int] = {spec.id: len(self.instances.of(spec.id)) for spec in models}
         chosen = loads(self._belief.books(), models, running, self._forecasts, self.flags)
-        self._belief.settled = not chosen
+        self._belief.settled = True  # asking for a load takes it back
         return [self._load(x.model_id, x.node_id, x.gpu_ids) for x in chosen]
 
     def _load(self, model_id: str, node_id: str, gpu_ids: tuple[int, ...]) -> Action:
