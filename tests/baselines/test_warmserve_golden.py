@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.baselines.warmserve.books import Books, Doing, read
+from loadtests.baselines.warmserve.books import Books, Doing, book_of
 from loadtests.baselines.warmserve.brain import WarmServe
 from loadtests.baselines.warmserve.catalogs import as_configured
 from loadtests.baselines.warmserve.counts import Needed, cold_s, needed, scores
@@ -261,7 +261,7 @@ def w_specs(*models: tuple[str, int]) -> dict[str, ModelSpec]:
 
 
 def books_of(snapshot: ClusterSnapshot, specs: dict[str, ModelSpec]) -> Books:
-    return read(snapshot, specs, (), (), frozenset(), {})
+    return {n.node_id: book_of(n, specs) for n in snapshot.nodes}
 
 
 def pages(n_bytes: int) -> int:

@@ -1,6 +1,8 @@
 """What WarmServe's verbs become in world S, and its gateway between snapshots and outcomes."""
 
-from loadtests.baselines.warmserve.books import Doing, read
+from typing import Any
+
+from loadtests.baselines.warmserve.books import Doing, book_of
 from loadtests.baselines.warmserve.brain import WarmServe
 from loadtests.baselines.warmserve.flags import AS_RELEASED, Flags
 from loadtests.baselines.warmserve.forecast import Seen
@@ -40,8 +42,8 @@ def test_a_load_is_a_start_that_steps_down_to_warm_when_it_is_up() -> None:
     plan = brain.pass_at(0)
     assert [told(a) for a in plan.actions] == ["start a on [0] to serving"]
     begun = plan.actions[0]
-    starts = {"phase": Phase.STARTING, "action_id": begun.action_id, "target": Rung.SERVING}
-    cluster.put(replica("a-1", "a", (0,), Rung.SERVING, **starts))
+    starts: dict[str, Any] = {"phase": Phase.STARTING, "target": Rung.SERVING}
+    cluster.put(replica("a-1", "a", (0,), Rung.SERVING, action_id=begun.action_id, **starts))
     assert step(brain, cluster, 9 * US) == []
     assert brain.instances.of("a") == []  # nobody asked for it: it is no instance
     cluster.put(replica("a-1", "a", (0,), Rung.SERVING))
@@ -65,7 +67,7 @@ def test_a_launch_sheds_warm_neighbours_and_ends_engines_only_where_room_is_shor
     def steps_with(*others: ReplicaState) -> dict[str, Rung | None] | None:
         cluster.replicas.clear()
         snapshot = cluster.put(replica("a-1", "a", (0,)), *others)
-        book = read(snapshot, specs, (), (), frozenset(), {})["n0"]
+        book = book_of(snapshot.nodes[0], specs)
         own = next(c for c in book.copies if c.replica_id == "a-1")
         return steps_down(book, specs, specs["a"], own)
 
@@ -83,14 +85,14 @@ def test_nothing_is_launched_beside_a_transition_that_cannot_be_cancelled() -> N
         replica("a-1", "a", (0,)),
         replica("b-1", "b", (0,), Rung.SHED, action_id="x", target=Rung.WARM),
     )
-    assert choose(read(snapshot, specs, (), (), frozenset(), {}), specs["a"], specs) is None
+    assert choose({"n0": book_of(snapshot.nodes[0], specs)}, specs["a"], specs) is None
 
 
 def test_a_sleeping_engine_of_the_model_is_preferred_to_a_start() -> None:
     specs = stock("a", "b")
     cluster = HandCluster(gpus=2)
     snapshot = cluster.put(replica("a-1", "a", (1,), Rung.PARKED))
-    chosen = choose(read(snapshot, specs, (), (), frozenset(), {}), specs["a"], specs)
+    chosen = choose({"n0": book_of(snapshot.nodes[0], specs)}, specs["a"], specs)
     assert chosen is not None
     assert (chosen.gpu_ids, chosen.copy and chosen.copy.doing) == ((1,), Doing.ASLEEP)
 

@@ -225,9 +225,8 @@ class WarmServe:
             elif copy.doing is Doing.DRAINING and (instance is None or not instance.in_flight):
                 actions.append(self._rest(copy))
             elif copy.doing is Doing.LOADING and copy.serves:
-                self._belief.ahead.discard(copy.replica_id)
+                self._belief.taken_up(copy)
                 if in_flight.get(copy.replica_id):
-                    self._belief.changed()
                     self._reconcile()
                 else:
                     actions.append(self._rest(copy))
