@@ -107,6 +107,7 @@ EDGES = {
     "loadtests.screen",
     "loadtests.target",
     "loadtests.trace_places",
+    "loadtests.twin",
     "loadtests.workload",
 }
 
