@@ -9,6 +9,7 @@ import dataclasses
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -187,7 +188,7 @@ def _measure(item: tuple[Task, Path], told: Told) -> None:
 def _facts(grid: Study, asked: Asked) -> Facts:
     return Facts(
         cpu=cpu_name(),
-        cores=asked.jobs,
+        cores=os.cpu_count() or 1,
         python=platform.python_version(),
         version=version("warmtide"),
         demand=grid.tasks[0].traced.told,
@@ -219,6 +220,7 @@ def _asked() -> tuple[Asked, Path]:
 
 def main() -> int:
     asked, report = _asked()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as after Ctrl-C
     try:
         found, facts = findings(asked)
     except AskedError as error:
