@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from loadtests.study.cells import Cell, Place
+from loadtests.study.sides import Twin, twin_lines
 from loadtests.study.summary import (
     BASELINE,
     ORACLE,
@@ -69,6 +70,7 @@ class Findings:
     """Of the other scenarios, by name."""
     questions: Mapping[str, str]
     figures: Sequence[Figure]
+    twins: Sequence[Twin]
     speeds: Sequence[Speed]
     failed: Sequence[str]
 
@@ -83,6 +85,7 @@ def markdown(findings: Findings, facts: Facts) -> str:
         _oracle([*findings.grid, *findings.ablations, *findings.close], findings.others),
         _others(findings.others, findings.questions),
         _validation(findings.figures),
+        twin_lines(findings.twins),
         _speed(findings.speeds),
         _failed(findings.failed),
     )

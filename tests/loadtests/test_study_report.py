@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from loadtests.study.cells import Cell
 from loadtests.study.report import Facts, Findings, Speed, closest_places, markdown
+from loadtests.study.sides import Side, Twin
 from loadtests.validation.figures import T6, Figure
 from tests.loadtests.runs import cell
 
@@ -27,6 +28,7 @@ def written(facts: Facts = FACTS, **found: object) -> str:
         "others": {},
         "questions": {},
         "figures": (),
+        "twins": (),
         "speeds": (),
         "failed": (),
     }
@@ -166,3 +168,13 @@ def test_speed_is_told_with_what_was_run() -> None:
 
 def test_what_was_not_run_is_said() -> None:
     assert "## Not run\n\n- oracle: no memory" in written(failed=["oracle: no memory"])
+
+
+def test_a_live_fleet_stands_beside_the_simulator_and_the_worst_figure_is_named() -> None:
+    twin = Twin(
+        100, 4.0, live=Side(100, 9, 80.0, 900.0, 2200.0), simulated=Side(100, 9, 70, 900, 2000)
+    )
+    text = written(twins=(twin,))
+    assert rows(text, "ttft_p50_ms") == [["ttft_p50_ms", "80", "70", f"{80 / 70:.3f}"]]
+    assert f"Farthest apart: `ttft_p50_ms`, {80 / 70:.3f}." in text
+    assert "beside a live fleet" not in written()
