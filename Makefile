@@ -15,7 +15,7 @@ SIM_REPORT ?= docs/reports/simulation.md
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report rungs clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ PEER_STAMPS := $(foreach peer,vllm-router smg litellm,$(PEERS)/$(peer)/.installe
 
 bench: setup $(PEER_STAMPS)  ## CPU per request against vllm-router, smg and LiteLLM; some minutes
 	$(BIN)/python -m loadtests.bench --peers $(PEERS) --report docs/reports/gateway.md
+
+rungs: setup  ## write docs/rungs.md from the edge table
+	$(BIN)/python -c "from placement.edges.table import page; print(page(), end='')" > docs/rungs.md
 
 sim-report: setup  ## policies compared in simulation: docs/reports/simulation.md; hours, resumable
 	$(BIN)/python -m loadtests.sim_report --report $(SIM_REPORT) $(if $(QUICK),--quick) \

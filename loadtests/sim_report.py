@@ -9,6 +9,7 @@ import dataclasses
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from loadtests.arrivals import Caps
 from loadtests.baselines.plugins import policy_names
 from loadtests.errors import AskedError
 from loadtests.machine import cpu_name
@@ -29,13 +31,19 @@ from loadtests.study.comparison import run_cells
 from loadtests.study.pool import Told, each_in_a_process
 from loadtests.study.report import Facts, Findings, Speed, closest_places, markdown
 from loadtests.study.running import run_task
+from loadtests.study.sides import Twin
 from loadtests.study.task import Task
+from loadtests.trace_places import demo_trace
+from loadtests.twin import CATALOG as TWIN_CATALOG
+from loadtests.twin import twin
 from loadtests.validation.study import figures
+from loadtests.workload import Asked as Slice
 
 MAIN = "reactive,static,warmserve,oracle"
 GRID = "warmserve16"
 CLOSE_PLACES, CLOSE_SEEDS, FEW_SEEDS = 12, 20, 3
 SPEED_DURATION = "1h"
+TWIN_DURATION, TWIN_REQUESTS = "5m", 1500
 
 
 class Asked(NamedTuple):
@@ -102,6 +110,7 @@ def findings(asked: Asked) -> tuple[Findings, Facts]:
         others={name: ran.cells for name, ran in brief.items()},
         questions={name: one.scenario.file.question for name, one in others.items()},
         figures=figures(),
+        twins=twins(asked),
         speeds=speeds(runner),
         failed=[line for ran in (main, ablations, close, *brief.values()) for line in ran.failed],
     )
@@ -126,6 +135,14 @@ def _place(task: Task) -> Place:
     """Where on the grid a task lies, as `Cell.place` says it, without the seed."""
     cell = task.cell
     return (task.world.value, cell.hour, cell.alpha, cell.rps, cell.cv)
+
+
+def twins(asked: Asked) -> list[Twin]:
+    """One slice of the grid's trace, live and simulated, at the clock's own pace and faster."""
+    trace = demo_trace(asked.traces, Path.cwd())
+    which = Slice(None, TWIN_DURATION, TWIN_REQUESTS, (), {}, 0, Caps())
+    scales = (4.0,) if asked.quick else (1.0, 4.0)
+    return [twin(trace, which, TWIN_CATALOG, scale) for scale in scales]
 
 
 # --- speed
@@ -187,7 +204,7 @@ def _measure(item: tuple[Task, Path], told: Told) -> None:
 def _facts(grid: Study, asked: Asked) -> Facts:
     return Facts(
         cpu=cpu_name(),
-        cores=asked.jobs,
+        cores=os.cpu_count() or 1,
         python=platform.python_version(),
         version=version("warmtide"),
         demand=grid.tasks[0].traced.told,
@@ -219,6 +236,7 @@ def _asked() -> tuple[Asked, Path]:
 
 def main() -> int:
     asked, report = _asked()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as after Ctrl-C
     try:
         found, facts = findings(asked)
     except AskedError as error:

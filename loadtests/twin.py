@@ -8,7 +8,6 @@ difference is what processes, sockets and this machine add. That is the harness,
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import typer
@@ -24,6 +23,7 @@ from loadtests.fleet_process import own_fleet
 from loadtests.replay import replay
 from loadtests.simulator.port import Ending, Run, Setup
 from loadtests.simulator.world import simulate
+from loadtests.study.sides import Side, Twin
 from loadtests.target import look_at
 from loadtests.workload import Asked, load, slice_of
 from placement.catalog import Catalog, World
@@ -32,28 +32,6 @@ from placement.clock import Clock
 from prewarm.traces.records import US, Requests
 
 CATALOG = Path("serve_configs/warmserve16.yaml")
-
-
-class Side(NamedTuple):
-    """One side's figures, in trace time."""
-
-    answered: int
-    cold_starts: int
-    ttft_p50_ms: float
-    ttft_p95_ms: float
-    ttft_p99_ms: float
-
-
-class Twin(NamedTuple):
-    requests: int
-    time_scale: float
-    live: Side
-    simulated: Side
-
-    def ratios(self) -> dict[str, float]:
-        """Live over simulated, of every figure."""
-        pairs = zip(Side._fields, self.live, self.simulated, strict=True)
-        return {name: live / sim if sim else float("nan") for name, live, sim in pairs}
 
 
 class Scheduled:
@@ -132,15 +110,6 @@ def twin(trace: str, asked: Asked, file: Path, speed: float) -> Twin:
     return Twin(len(requests), speed, side_of_live(answers, speed), side_of_run(run))
 
 
-def as_rows(found: Twin) -> list[dict[str, Any]]:
-    """One row a figure: live (emulated fleet), simulated, ratio."""
-    ratios = found.ratios()
-    return [
-        {"figure": name, "emulated": live, "simulated": sim, "ratio": round(ratios[name], 3)}
-        for name, live, sim in zip(Side._fields, found.live, found.simulated, strict=True)
-    ]
-
-
 def main(
     trace: str = "generated",
     catalog: Path = CATALOG,
@@ -152,11 +121,9 @@ def main(
     """Print the two sides of one slice and, last, the worst ratio."""
     asked = Asked(None, duration, limit, (), {}, seed, Caps())
     found = twin(trace, asked, catalog, speed)
-    for row in as_rows(found):
-        typer.echo(
-            f"{row['figure']:14} {row['emulated']:>10} {row['simulated']:>10} {row['ratio']}"
-        )
-    name, ratio = max(found.ratios().items(), key=lambda one: abs(one[1] - 1))
+    for name, emulated, sim, ratio in found.rows():
+        typer.echo(f"{name:14} {emulated:>10g} {sim:>10g} {ratio:.3f}")
+    name, ratio = found.farthest()
     typer.echo(f"{found.requests} requests at scale {speed:g}; farthest apart: {name}, {ratio:.3f}")
 
 

@@ -4,21 +4,23 @@ In: `Facts` of the controller, round after round. Out: a `Decision`. State is wh
 last seen with requests. Never: forecasts, parks, takes a busy replica's place.
 """
 
-from dataclasses import dataclass
-
-from placement.catalog import ModelSpec
-from placement.edges import climb_us, footprint_bytes
-from placement.feasibility import freeing_in_the_way, room_for_start, start_in_the_way
-from placement.plan import Reason, ReasonCode, Victim
-from placement.snapshot import NodeState, Phase, ReplicaState, Rung
+from loadtests.baselines.on_demand import (
+    WHY_START,
+    FreeRoom,
+    end_failed,
+    have,
+    short_of,
+    start_there,
+)
+from placement.catalog import ModelSpec, ReplicaId
+from placement.edges import footprint_bytes
+from placement.feasibility import freeing_in_the_way, start_in_the_way
+from placement.plan import Victim
+from placement.snapshot import NodeState, ReplicaState, Rung
 from prewarm.climbs import Climb
-from prewarm.demand import ModelDemand
-from prewarm.draft import Draft, Facts, sets_for, weights_at
+from prewarm.draft import Draft, Facts, sets_for
 from prewarm.planning import Decision, Ids, Planning
 from prewarm.victims import enough
-
-WHY_START = Reason(code=ReasonCode.HELD_REQUESTS)
-WHY_FAILED = Reason(code=ReasonCode.FAILED_REPLICA)
 
 
 class KeepAlive:
@@ -30,10 +32,11 @@ class KeepAlive:
     def decide(self, facts: Facts, ids: Ids) -> Decision:
         """Longest-waiting models first."""
         planning = Planning(facts, ids)
+        room = FreeRoom(planning.draft)
         self._note_use(planning.draft)
         for spec in sorted(facts.models.values(), key=lambda s: _waiting(facts, s)):
             if short_of(planning.draft, spec) > 0:
-                self._serve(planning, spec)
+                self._serve(planning, room, spec)
         end_failed(planning)
         return planning.decision()
 
@@ -47,10 +50,10 @@ class KeepAlive:
         for name in [name for name in self._used_us if name not in living]:
             del self._used_us[name]
 
-    def _serve(self, planning: Planning, spec: ModelSpec) -> None:
+    def _serve(self, planning: Planning, room: FreeRoom, spec: ModelSpec) -> None:
         """As many starts as there is free room for; then one set of GPUs is cleared."""
         for _ in range(short_of(planning.draft, spec)):
-            climb = start_in_free_room(planning.draft, spec)
+            climb = room.start(spec)
             if climb is None:
                 break
             planning.take(spec, climb, WHY_START)
@@ -84,79 +87,32 @@ class KeepAlive:
             return None
         beside = [r for r in node.replicas if not set(gpus).isdisjoint(r.gpu_ids)]
         idle = [r for r in beside if _may_end(draft, r, spec)]
-        steps: dict[str, Rung | None] = {}
+        ending: dict[ReplicaId, Rung | None] = {}
         for replica in sorted(idle, key=lambda r: (self._last_used_us(r.replica_id), r.replica_id)):
-            steps[replica.replica_id] = None
-            ending = {r.replica_id: None for r in idle if r.replica_id in steps}
+            ending[replica.replica_id] = None
             if enough(draft, node, gpus, footprint_bytes(spec), ending):
-                victims = tuple(Victim(replica_id=name, to=None) for name in ending)
-                return _start_there(draft, spec, node, gpus, victims)
+                return start_there(
+                    draft, spec, node, gpus, _needed(draft, spec, node, gpus, ending)
+                )
         return None
 
     def _last_used_us(self, replica_id: str) -> int:
         return self._used_us.get(replica_id, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Have:
-    """Replicas of one model, by what may be expected of them."""
-
-    serving: tuple[ReplicaState, ...]
-    coming: tuple[ReplicaState, ...]
-
-
-def have(draft: Draft, spec: ModelSpec) -> Have:
-    mine = draft.of_model(spec.id)
-    return Have(
-        tuple(r for r in mine if r.serving),
-        tuple(r for r in mine if r.action_id and r.target is Rung.SERVING),
-    )
-
-
-def short_of(draft: Draft, spec: ModelSpec) -> int:
-    """Replicas to start: those that held requests fill, beyond what is coming, and the minimum.
-
-    Requests are held only where nothing serves, or where all that serve are full.
-    """
-    demand = draft.facts.demand.get(spec.id) or ModelDemand(model_id=spec.id)
-    there = have(draft, spec)
-    waiting = demand.held or (1 if demand.wanted and not there.serving else 0)
-    least = spec.min_replicas - len(there.serving) - len(there.coming)
-    wanted = -(-waiting // spec.max_num_seqs) - len(there.coming)
-    most = spec.max_replicas - len(there.serving) - len(there.coming)
-    return min(max(wanted, least), most)
-
-
-def start_in_free_room(draft: Draft, spec: ModelSpec) -> Climb | None:
-    """The first GPU set, in the order of nodes, where a start has all it needs."""
-    for node in draft.nodes.values():
-        if draft.blocked(spec, node.node_id):
-            continue
-        node_spec = draft.spec_of(node)
-        for gpus in sets_for(spec, node_spec):
-            taken = draft.promised_to_another(spec, node.node_id, gpus)
-            if not taken and room_for_start(spec, node, node_spec, gpus) is None:
-                return _start_there(draft, spec, node, gpus, ())
-    return None
-
-
-def end_failed(planning: Planning) -> None:
-    for replica in planning.facts.snapshot.replicas():
-        if replica.phase is Phase.FAILED and not replica.action_id:
-            planning.step_down(planning.draft.replica(replica.replica_id), None, WHY_FAILED)
-
-
-def _start_there(
+def _needed(
     draft: Draft,
     spec: ModelSpec,
     node: NodeState,
     gpus: tuple[int, ...],
-    victims: tuple[Victim, ...],
-) -> Climb:
-    takes_us = climb_us(spec, weights_at(node, spec), draft.spec_of(node).links)
-    return Climb(
-        node_id=node.node_id, gpu_ids=gpus, replica=None, victims=victims, takes_us=takes_us
-    )
+    ending: dict[ReplicaId, Rung | None],
+) -> tuple[Victim, ...]:
+    """Without those that give nothing where it is short."""
+    for name in list(ending):
+        spared = {k: v for k, v in ending.items() if k != name}
+        if spared and enough(draft, node, gpus, footprint_bytes(spec), spared):
+            ending = spared
+    return tuple(Victim(replica_id=name, to=None) for name in ending)
 
 
 def _may_end(draft: Draft, replica: ReplicaState, waiting: ModelSpec) -> bool:

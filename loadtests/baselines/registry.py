@@ -50,6 +50,7 @@ POLICIES: dict[str, PolicyFactory] = {
     "warmserve-noproactive": warmserve(flags.NO_PROACTIVE),
     "warmserve-norelease": warmserve(flags.NO_RELEASE),
     "warmserve-nolazy": warmserve(flags.NO_LAZY_KV),
+    "warmserve-nounified": warmserve(flags.NO_UNIFIED_MEMORY),
     "warmserve-3min": warmserve(flags.SHORT_WINDOWS),
     "warmserve-40min": warmserve(flags.LONG_WINDOWS),
     "warmserve+gateway": warmserve(flags.WITH_GATEWAY),

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from math import ceil
 
-from loadtests.baselines.keepalive import WHY_START, end_failed, have, start_in_free_room
+from loadtests.baselines.on_demand import WHY_START, FreeRoom, end_failed, have
 from placement.catalog import ModelSpec
 from placement.plan import Reason, ReasonCode
 from placement.snapshot import Phase
@@ -83,8 +83,9 @@ class QueueScaler:
             for spec in facts.models.values():
                 self._poll(facts, spec)
         planning = Planning(facts, ids)
+        room = FreeRoom(planning.draft)
         for spec in facts.models.values():
-            self._follow(planning, spec)
+            self._follow(planning, room, spec)
         end_failed(planning)
         return planning.decision()
 
@@ -95,13 +96,13 @@ class QueueScaler:
         active = bool(came or demand.held)
         scale.poll(spec, demand.held, active=active, now_us=facts.now_us)
 
-    def _follow(self, planning: Planning, spec: ModelSpec) -> None:
+    def _follow(self, planning: Planning, room: FreeRoom, spec: ModelSpec) -> None:
         """Pods that find no free GPUs stay pending; those that go let their requests end."""
         draft, wanted = planning.draft, self._scales[spec.id].wanted
         there = have(draft, spec)
         count = len(there.serving) + len(there.coming)
         for _ in range(wanted - count):
-            climb = start_in_free_room(draft, spec)
+            climb = room.start(spec)
             if climb is None:
                 planning.want(spec, "pending: no GPUs are free")
                 break

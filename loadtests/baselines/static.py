@@ -14,7 +14,7 @@ from math import ceil
 
 import msgspec
 
-from loadtests.baselines.keepalive import end_failed
+from loadtests.baselines.on_demand import end_failed
 from placement.catalog import Catalog, ModelSpec, NodeSpec, World
 from placement.constants import ACTIVATIONS_BYTES
 from placement.edges import host_bytes

@@ -7,9 +7,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.errors import no_such
 from loadtests.scenarios.names import SUFFIX, path_of, shipped
 from loadtests.scenarios.shape import ScenarioError, ScenarioFile, parse_scenario
-from placement.catalog_problems import closest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,5 @@ def load_scenario(name: str) -> Scenario:
 def _shipped_path(name: str) -> Path:
     known = shipped()
     if name not in known:
-        near = closest(name, known)
-        guess = f"did you mean {near}? " if near else ""
-        raise ScenarioError(f"no scenario {name!r}: {guess}there are {', '.join(known)}")
+        raise ScenarioError(no_such("scenario", name, known))
     return path_of(name)

@@ -49,8 +49,10 @@ def each_in_a_process(
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                started = _start(context, work, *waiting.pop())
+                place, item = waiting.pop()
+                started = _start(context, work, place)
                 running[started.pipe] = started
+                _give(started, item)
             for pipe in connection.wait(list(running)):
                 message = _received(pipe)
                 one = running[pipe]
@@ -63,12 +65,21 @@ def each_in_a_process(
         _end_all(list(running.values()))
 
 
-def _start(context: Any, work: Callable[[T, Told], None], place: int, item: T) -> _Running:
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(work, item, theirs), daemon=True)
+def _start(context: Any, work: Callable[[T, Told], None], place: int) -> _Running:
+    """The item follows by the pipe: large, it would keep us here until the child has its imports,
+    and a child that loses us in the middle of its arguments says so at length."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(work, theirs), daemon=True)
     process.start()
     theirs.close()
     return _Running(place, process, ours)
+
+
+def _give(started: _Running, item: object) -> None:
+    try:
+        started.pipe.send(item)
+    except OSError:  # it is gone already, and is waited for like any other
+        pass
 
 
 def _received(pipe: Any) -> float | str | None:
@@ -99,10 +110,14 @@ def _end_all(running: Sequence[_Running]) -> None:
         one.pipe.close()
 
 
-def _child(work: Callable[[T, Told], None], item: T, pipe: Any) -> None:
+def _child(work: Callable[[T, Told], None], pipe: Any) -> None:
     # Ctrl-C reaches the whole terminal; ending the children is their parent's task alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        item: T = pipe.recv()
+    except (EOFError, OSError):
+        return  # our parent went while it told us
     told = 0.0
 
     def tell(share: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from loadtests.study.cells import Cell, Place
+from loadtests.study.sides import Twin, twin_lines
 from loadtests.study.summary import (
     BASELINE,
     ORACLE,
@@ -69,6 +70,7 @@ class Findings:
     """Of the other scenarios, by name."""
     questions: Mapping[str, str]
     figures: Sequence[Figure]
+    twins: Sequence[Twin]
     speeds: Sequence[Speed]
     failed: Sequence[str]
 
@@ -83,6 +85,7 @@ def markdown(findings: Findings, facts: Facts) -> str:
         _oracle([*findings.grid, *findings.ablations, *findings.close], findings.others),
         _others(findings.others, findings.questions),
         _validation(findings.figures),
+        twin_lines(findings.twins),
         _speed(findings.speeds),
         _failed(findings.failed),
     )
@@ -124,9 +127,7 @@ def _warmserve16(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _policies_table(cells: Sequence[Cell]) -> Iterator[str]:
-    yield "| policy | cells | gain worst | median | best | lost | < 100 ms | TTFT in SLO "
-    yield "| ITL in SLO | not served | GPU h serving | idle GB h |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    yield from _heads(_POLICY_HEADS)
     for policy in dict.fromkeys(cell.policy for cell in cells):
         own = [cell for cell in cells if cell.policy == policy]
         gain = ratios(pairs(cells, policy, BASELINE))
@@ -144,6 +145,14 @@ def _policies_table(cells: Sequence[Cell]) -> Iterator[str]:
     yield ""
 
 
+_POLICY_HEADS = (
+    "policy", "cells", "gain worst", "median", "best", "lost", "< 100 ms", "TTFT in SLO",
+    "ITL in SLO", "not served", "GPU h serving", "idle GB h",
+)  # fmt: skip
+_OTHER_HEADS = (
+    "world", "policy", "requests", "P50 s", "P95 s", "P99 s", "gain", "TTFT in SLO", "not served",
+    "GPU h paid", "GPU h serving",
+)  # fmt: skip
 _SHARES = ("share_under_100ms", "share_under_slo", "itl_attainment")
 _COSTS = ("gpu_hours_serving", "hbm_gb_hours_idle")
 
@@ -154,16 +163,20 @@ def _gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
         return
     yield f"Gain of `{CHALLENGER}` over `{BASELINE}`, worst / median / best, along each axis:"
     yield ""
-    yield "| axis | value | gain | cells | lost |"
-    yield "|---|---|---|---|---|"
+    yield from _heads(("axis", "value", "gain", "cells", "lost"))
     for axis in ("rps", "alpha", "cv", "hour"):
-        values = dict.fromkeys(getattr(pair.cell, axis) for pair in compared)
-        for value in values:
+        values = {getattr(pair.cell, axis) for pair in compared}
+        for value in sorted(values, key=_in_order):
             here = ratios(pair for pair in compared if getattr(pair.cell, axis) == value)
             if value is not None and here:
                 gain = " / ".join(f"{here[key]:.3g}" for key in ("worst", "median", "best"))
                 yield _row([axis, _shown(value), gain, str(here["compared"]), str(here["lost"])])
     yield ""
+
+
+def _in_order(value: float | str | None) -> tuple[int, float | str]:
+    """Nothing, then words, then numbers."""
+    return (0, "") if value is None else (1 + isinstance(value, float), value)
 
 
 def _lost(compared: Sequence[Pair]) -> Iterator[str]:
@@ -176,8 +189,7 @@ def _lost(compared: Sequence[Pair]) -> Iterator[str]:
         return
     yield f"`{CHALLENGER}` loses {len(losses)} of {len(compared)} cells; the worst of them:"
     yield ""
-    yield "| rps | alpha | cv | hour | seed | its P99 s | reactive's | gain |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield from _heads(("rps", "alpha", "cv", "hour", "seed", "its P99 s", "reactive's", "gain"))
     for pair in losses[:LOST_SHOWN]:
         place = [_shown(getattr(pair.cell, axis)) for axis in ("rps", "alpha", "cv", "hour")]
         times = [_seconds(one.ttft_ms.p99) for one in pair]
@@ -190,8 +202,9 @@ def _close(cells: Sequence[Cell]) -> Iterator[str]:
         return
     yield "### Cells in which it is open who wins, with more seeds (world W)"
     yield ""
-    yield "| rps | alpha | cv | hour | seeds | won | gain worst | median | best |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield from _heads(
+        ("rps", "alpha", "cv", "hour", "seeds", "won", "gain worst", "median", "best")
+    )
     compared = pairs(cells, CHALLENGER, BASELINE)
     for place in dict.fromkeys(pair.cell.place[:-1] for pair in compared):
         here = [pair for pair in compared if pair.cell.place[:-1] == place]
@@ -250,8 +263,9 @@ def _oracle(cells: Sequence[Cell], others: Mapping[str, Sequence[Cell]]) -> Iter
     yield "All climbs free and instant, requests repacked at will, GPUs and service times the same."
     yield "A violation is a cell in which a policy's P50, P95 or P99 lies below the oracle's."
     yield ""
-    yield "| scenario | policy | cells compared | violations | P99 ÷ the oracle's, median |"
-    yield "|---|---|---|---|---|"
+    yield from _heads(
+        ("scenario", "policy", "cells compared", "violations", "P99 ÷ the oracle's, median")
+    )
     for scenario, own in {"warmserve16": cells, **others}.items():
         unique = list({(cell.policy, cell.place): cell for cell in own}.values())
         for policy in dict.fromkeys(cell.policy for cell in unique):
@@ -276,12 +290,11 @@ def _others(others: Mapping[str, Sequence[Cell]], questions: Mapping[str, str]) 
         yield ""
         yield " ".join(questions[scenario].split())
         yield ""
-        for note in dict.fromkeys(note for cell in cells for note in _told_of(cell)):
-            yield f"- {note}"
-        yield ""
-        yield "| world | policy | requests | P50 s | P95 s | P99 s | gain | TTFT in SLO "
-        yield "| not served | GPU h paid | GPU h serving |"
-        yield "|---|---|---|---|---|---|---|---|---|---|---|"
+        notes = dict.fromkeys(note for cell in cells for note in _told_of(cell))
+        yield from (f"- {note}" for note in notes)
+        if notes:
+            yield ""
+        yield from _heads(_OTHER_HEADS)
         yield from (_other_row(cell, cells) for cell in cells)
         yield ""
 
@@ -332,8 +345,9 @@ def _speed(speeds: Iterable[Speed]) -> Iterator[str]:
     yield ""
     yield "`steady`, our controller in the loop, one process on one core, demand drawn meanwhile."
     yield ""
-    yield "| policy | world | GPUs | simulated h | requests | wall s | requests/s | RSS MB |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield from _heads(
+        ("policy", "world", "GPUs", "simulated h", "requests", "wall s", "requests/s", "RSS MB")
+    )
     for one in speeds:
         figures = [f"{one.simulated_h:g}", str(one.requests), f"{one.wall_s:.1f}"]
         rates = [f"{one.per_s:.0f}", f"{one.rss_mb:.0f}"]
@@ -351,6 +365,11 @@ def _failed(failed: Sequence[str]) -> Iterator[str]:
 def _by_world(cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     for world in sorted({cell.world for cell in cells}, reverse=True):
         yield world, [cell for cell in cells if cell.world == world]
+
+
+def _heads(names: Sequence[str]) -> Iterator[str]:
+    yield _row(names)
+    yield "|" + "---|" * len(names)
 
 
 def _row(values: Iterable[str]) -> str:

@@ -13,23 +13,19 @@ from pathlib import Path
 
 from loadtests.baselines.plugins import GROUP, UnknownPolicyError, policy_named, policy_names
 from loadtests.baselines.registry import POLICIES, RELAXATIONS
-from loadtests.errors import AskedError
+from loadtests.errors import AskedError, no_such
 from loadtests.scenarios.setups import Wanted, build
 from loadtests.simulator.port import Policy, Run, Setup
 from loadtests.simulator.world import simulate
 from loadtests.study.cells import Cell, cell_of
 from loadtests.study.sketch import Sketch, sketch_of
 from loadtests.study.task import Task
-from placement.catalog_problems import closest
 
 
 def known_policy(name: str) -> str:
     """The name, if it is one that can be run."""
-    names = policy_names()
-    if name not in names:
-        near = closest(name, names)
-        guess = f"did you mean {near}? " if near else ""
-        raise AskedError(f"no policy {name!r}: {guess}there are {', '.join(names)}")
+    if name not in (names := policy_names()):
+        raise AskedError(no_such("policy", name, names))
     try:
         policy_named(name)
     except UnknownPolicyError as error:

@@ -1,15 +1,17 @@
 """A stage and a cluster moved by hand: the test says what the world would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.openai_api import Refusal
 from gateway.routing import Lane
 from loadtests.simulator.agenda import Agenda
-from loadtests.simulator.port import SimRequest
+from loadtests.simulator.port import Brain, SimRequest
 from placement.catalog import ModelId, ModelSpec, NodeId, ReplicaId
-from placement.plan import Action, Drain, Evict, Plan, Promote, Start, Warm
+from placement.edges import gpu_bytes
+from placement.plan import Action, Drain, Evict, Outcome, OutcomeStatus, Plan, Promote, Start, Warm
 from placement.snapshot import ClusterSnapshot, GpuState, NodeState, Phase, ReplicaState, Rung
+from prewarm.controller import Ended
 from tests.builders import GB
 
 
@@ -79,10 +81,12 @@ def replica(
 
 
 class HandCluster:
-    """Nodes of GPUs of 80 GB, and replicas that stand where the test puts them."""
+    """Nodes of GPUs of 80 GB, and replicas that stand where the test puts them. Bytes are reserved
+    for models in `specs`."""
 
-    def __init__(self, nodes: int = 1, gpus: int = 4) -> None:
+    def __init__(self, nodes: int = 1, gpus: int = 4, specs: Iterable[ModelSpec] = ()) -> None:
         self.gpus = gpus
+        self._specs = {spec.id: spec for spec in specs}
         self.node_ids = [f"n{i}" for i in range(nodes)]
         self.replicas: dict[str, ReplicaState] = {}
         self.version = 0
@@ -95,6 +99,13 @@ class HandCluster:
         del self.replicas[name]
         return self.snapshot()
 
+    def _gpu(self, node_id: str, g: int) -> GpuState:
+        here = (r for r in self.replicas.values() if r.node_id == node_id and g in r.gpu_ids)
+        held = sum(
+            gpu_bytes(self._specs[r.model_id], r.rung) for r in here if r.model_id in self._specs
+        )
+        return GpuState(gpu_id=g, hbm_bytes=80 * GB, reserved_bytes=held)
+
     def snapshot(self) -> ClusterSnapshot:
         self.version += 1
         return ClusterSnapshot(
@@ -103,7 +114,7 @@ class HandCluster:
                 NodeState(
                     node_id=NodeId(node_id),
                     alive=True,
-                    gpus=tuple(GpuState(gpu_id=g, hbm_bytes=80 * GB) for g in range(self.gpus)),
+                    gpus=tuple(self._gpu(node_id, g) for g in range(self.gpus)),
                     host_bytes=1000 * GB,
                     host_reserved_bytes=0,
                     replicas=tuple(r for r in self.replicas.values() if r.node_id == node_id),
@@ -129,3 +140,18 @@ def told(action: Action) -> str:
             return f"warm {action.replica_id}"
         case _:
             return str(action)
+
+
+def finish(brain: Brain, action: Action) -> None:
+    """The agent says that it is done. What came of it is for a snapshot to show."""
+    outcome = Outcome(
+        action_id=action.action_id,
+        verb="",
+        node_id=action.node_id,
+        replica_id="",
+        model_id="",
+        status=OutcomeStatus.DONE,
+        began_us=0,
+        ended_us=0,
+    )
+    brain.step(Ended(at_us=0, outcome=outcome))

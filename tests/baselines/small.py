@@ -42,15 +42,21 @@ class HandMade:
     duration_us: int = 600 * US
     start_us: int = 0
     past_days: int = 0
+    rows_a_chunk: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.past_days = len(self.days)
 
     def chunks(self) -> Iterator[Requests]:
-        yield requests(self.rows, self.models)
+        return self._pieces(self.rows)
 
     def past(self, days_back: int) -> Iterator[Requests]:
-        yield requests(self.days[days_back - 1], self.models)
+        return self._pieces(self.days[days_back - 1])
+
+    def _pieces(self, rows: list[Row]) -> Iterator[Requests]:
+        ordered = sorted(rows, key=lambda r: r[0])
+        for start in range(0, len(ordered), self.rows_a_chunk):
+            yield requests(ordered[start : start + self.rows_a_chunk], self.models)
 
 
 def poisson(seed: int, name: str, per_s: Mapping[str, float], seconds: int) -> list[Row]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.baselines.warmserve.books import Books, Doing, read
+from loadtests.baselines.warmserve.books import Books, Doing, book_of
 from loadtests.baselines.warmserve.brain import WarmServe
 from loadtests.baselines.warmserve.catalogs import as_configured
 from loadtests.baselines.warmserve.counts import Needed, cold_s, needed, scores
@@ -37,7 +37,7 @@ from placement.catalog import Mechanism, ModelSpec, World
 from placement.plan import Action, RefusalCode, Refused, Start
 from placement.snapshot import ClusterSnapshot, Phase, ReplicaState, Rung
 from prewarm.controller import Answered, Observed
-from tests.baselines.hand import HandCluster, HandStage, replica, request, told
+from tests.baselines.hand import HandCluster, HandStage, finish, replica, request, told
 from tests.baselines.small import HandMade, nodes, served
 from tests.builders import GB, GIB, catalog, model
 
@@ -92,11 +92,17 @@ def test_41_a_window_is_averaged_over_time_and_its_peak_taken_at_arrivals_only()
     meter.close_window(20 * US)
     meter.change(0, 25 * US)
     assert meter.close_window(30 * US) == Seen(0.5, 0.0)
+    # Nor does one that ends count as an arrival: 3 fall to 2.
+    for level in (1, 2, 3):
+        meter.change(level, 35 * US)
+    meter.close_window(40 * US)
+    meter.change(2, 45 * US)
+    assert meter.close_window(50 * US) == Seen(2.5, 0.0)
 
 
-def past_setup(days: list[list[tuple[float, str, int, int]]]) -> Setup:
+def past_setup(days: list[list[tuple[float, str, int, int]]], rows_a_chunk: int = 100) -> Setup:
     spec = served("m", World.W)
-    demand = HandMade(models=("m",), rows=[], days=days, duration_us=20 * US)
+    demand = HandMade(("m",), [], days, duration_us=20 * US, rows_a_chunk=rows_a_chunk)
     return Setup(
         scenario="past",
         world=World.W,
@@ -115,6 +121,20 @@ def test_41_past_days_are_rebuilt_with_fixed_service_times() -> None:
     first, second = usual_windows(past_setup([yesterday, before]), 10 * US)["m"]
     assert first == pytest.approx(Seen((0.5 + 0.2) / 2, 1.5))
     assert second == pytest.approx(Seen(0.05, 0.0))
+
+
+def test_41_a_request_that_comes_as_another_ends_finds_it_gone_and_chunks_make_no_difference() -> (
+    None
+):
+    # 2 s each: at 0, 2, 3 and 9 s. At most 2 at once, from 3 to 4 s; 1 s of the last in the second.
+    rows = [(at, "m", 10, 131) for at in (0.0, 2.0, 3.0, 9.0)]
+    for rows_a_chunk in (1, 2, 4):
+        setup = past_setup([rows], rows_a_chunk)
+        first, second = usual_windows(setup, 10 * US)["m"]
+        assert first == pytest.approx(Seen(0.7, 2.0))
+        assert second == pytest.approx(Seen(0.1, 0.0))
+    # Alone, one that comes just as the other ends is the only one.
+    assert usual_windows(past_setup([rows[:2]]), 10 * US)["m"][0].peak == 1.0
 
 
 # --- 4.2 counts and scores
@@ -241,7 +261,7 @@ def w_specs(*models: tuple[str, int]) -> dict[str, ModelSpec]:
 
 
 def books_of(snapshot: ClusterSnapshot, specs: dict[str, ModelSpec]) -> Books:
-    return read(snapshot, specs, (), (), frozenset(), {})
+    return {n.node_id: book_of(n, specs) for n in snapshot.nodes}
 
 
 def pages(n_bytes: int) -> int:
@@ -295,24 +315,23 @@ def test_44_memory_that_came_free_is_used_by_the_next_pass() -> None:
     assert not brain.pass_at(US).actions  # they are loading: nothing is missing
 
 
-def test_44_a_window_closes_at_the_first_pass_after_its_end_and_moves_the_forecast() -> None:
-    specs = w_specs(("a", 1))
-    brain = policy(specs, {"a": [Seen(1, 1), Seen(1, 1)]})
-    cluster = HandCluster(gpus=4)
-    # 70 at once from the first request at 10 s on, none of them served.
-    for count in range(1, 71):
-        brain.on_concurrency("a", count, 10 * US)
-    up = [replica(f"a-{g}", "a", (g,), Rung.SERVING, since_us=0) for g in (0, 1, 2)]
-    brain.see(cluster.put(*up))
-    # Until 310 s the forecast is the usual 1: ceil(1/32) - 3 < 0, nothing is wanted.
-    assert not brain.pass_at(309 * US).actions
-    # Then it is 1 + (70 - 1) = 70, and for the peak alike: ceil(70/32) = 3 are running.
-    assert not brain.pass_at(310 * US).actions
-    # One goes: now one is missing, but quirk 1 counts the two running ones again as resident.
-    brain.see(cluster.gone("a-2"))
-    fixed = policy(specs, {"a": [Seen(70, 70)]}, FIXED)
-    fixed.see(cluster.snapshot())
-    assert [told(a) for a in fixed.pass_at(0).actions] == ["start a on [2] to warm"]
+def test_44_the_forecast_moves_at_the_end_of_the_window_and_not_before() -> None:
+    specs = w_specs(("a", 1), ("b", 1))
+    brain = policy(specs, {"a": [Seen(0, 0)] * 3, "b": [Seen(0, 0)] * 3}, FIXED)
+    # Nothing of either is missing: 0.01 of each calls for one, which is there.
+    brain.on_concurrency("a", 1, 10 * US)
+    brain.on_concurrency("a", 0, 11 * US)
+    brain.on_concurrency("b", 40, 12 * US)
+    brain.on_concurrency("b", 0, 300 * US)
+    cluster = HandCluster(gpus=2)
+    brain.see(cluster.put(replica("a-1", "a", (0,)), replica("b-1", "b", (0,))))
+    assert prewarms(brain, 309_999_999) == []
+    # b held 40 for 288 of the 300 s: 38.4, which needs two; one is there.
+    assert prewarms(brain, 310 * US) == ["start b on [1] to warm"]
+
+
+def prewarms(brain: WarmServe, at_us: int) -> list[str]:
+    return [told(a) for a in brain.pass_at(at_us).actions if "to warm" in told(a)]
 
 
 # --- 4.5 routing and creation on demand
@@ -479,7 +498,10 @@ def test_47_out_beyond_four_fifths_and_in_below_half() -> None:
     assert fewer_wanted(10, 3) == 2
     assert fewer_wanted(0, 2) == 2
     # Between 16 and 25.6 one instance stays one.
-    assert (more_wanted(20, 1), fewer_wanted(20, 1)) == (0, 0)
+    assert (more_wanted(17, 1), fewer_wanted(17, 1)) == (0, 0)
+    assert (more_wanted(25, 1), fewer_wanted(25, 1)) == (0, 0)
+    assert fewer_wanted(17, 2) == 0  # ceil(17 / 16) = 2 are needed
+    assert fewer_wanted(15.9, 1) == 0  # below half of one, but ceil(15.9 / 16) = 1 is needed
 
 
 def test_47_the_load_is_the_mean_over_five_seconds() -> None:
@@ -651,18 +673,20 @@ def test_411_1_a_running_instances_replica_is_subtracted_twice() -> None:
 
 
 def test_411_2_what_a_dropped_wide_replica_held_elsewhere_stays_deducted() -> None:
-    # 72 GB usable; 35 of them, on GPU 1 too, are the dropped one's. The large model needs 40.
+    # 72 GB usable; 35 of them, on GPU 1 too, are the dropped one's. Of the large model,
+    # which needs 40, two are wanted: ceil(1/32) for the average, ceil(40/32) for the peak.
     specs = w_specs(("a", 1), ("two", 2)) | {
         "large": served("large", World.W, weights_bytes=40 * GB)
     }
-    usual = {"a": [Seen(0, 0)], "two": [Seen(0, 0)], "large": [Seen(1, 1)]}
+    usual = {"a": [Seen(0, 0)], "two": [Seen(0, 0)], "large": [Seen(1, 40)]}
     found = {}
     for as_released in (True, False):
         cluster = HandCluster(gpus=2)
         brain = policy(specs, usual, Flags(dropped_stays_booked=as_released))
         there = replica("large-0", "large", (0,)), replica("two-1", "two", (0, 1))
         brain.see(cluster.put(replica("a-1", "a", (0,)), *there))
-        brain.create_for("a", 0)  # drops both that overlap GPU 0
+        created_on_0 = brain.create_for("a", 0)  # drops both that overlap GPU 0
+        assert created_on_0 is not None
         cluster.gone("large-0")
         cluster.gone("two-1")
         brain.see(cluster.put(replica("a-1", "a", (0,), Rung.SERVING)))
@@ -676,6 +700,11 @@ def test_411_2_what_a_dropped_wide_replica_held_elsewhere_stays_deducted() -> No
             brain.see(cluster.put(replica("a-9", "a", (1,))))
             again = [told(a) for a in brain.pass_at(2 * US).actions]
             assert again == ["start large on [1] to warm"]
+            # And GPU 0 owes nothing: once the launch there has drained, 72 - 16 take the second.
+            finish(brain, created_on_0[1].actions[0])
+            brain.see(cluster.put(replica("a-1", "a", (0,)), replica("large-1", "large", (1,))))
+            second = [told(a) for a in brain.pass_at(3 * US).actions]
+            assert second == ["start large on [0] to warm"]
     assert found == {True: [], False: ["start large on [1] to warm"]}
 
 

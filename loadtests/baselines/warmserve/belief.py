@@ -7,10 +7,10 @@ each change. Never: acts.
 from collections.abc import Mapping
 
 from loadtests.baselines.actions import Scribe
-from loadtests.baselines.warmserve.books import Books, Copy, read
+from loadtests.baselines.warmserve.books import Books, Copy, NodeBook, book_of
 from placement.catalog import ModelSpec
 from placement.plan import Action
-from placement.snapshot import ClusterSnapshot
+from placement.snapshot import ClusterSnapshot, NodeState
 
 
 class Belief:
@@ -29,6 +29,7 @@ class Belief:
         self._asked: dict[str, Action] = {}
         self._promises: dict[str, Copy] = {}
         self._books: Books | None = None
+        self._kept: dict[str, tuple[NodeState, NodeBook]] = {}
 
     @property
     def stale(self) -> bool:
@@ -60,17 +61,31 @@ class Belief:
         del self._promises[replica_id]
         self.changed()
 
+    def taken_up(self, copy: Copy) -> None:
+        """World S: it was started ahead, and is more than that by now."""
+        self.ahead.discard(copy.replica_id)
+        self._kept.pop(copy.node_id, None)
+        self.changed()
+
     def changed(self) -> None:
         self._books, self.settled = None, False
 
     def books(self) -> Books:
         if self._books is None:
-            self._books = read(
-                self.snapshot,
-                self.specs,
-                self._asked.values(),
-                self._promises.values(),
-                self.ahead,
-                self.leaks,
-            )
+            moved: set[str] = {a.node_id for a in self._asked.values()}
+            moved |= {c.node_id for c in self._promises.values()}
+            alive = [node for node in self.snapshot.nodes if node.alive]
+            self._books = {n.node_id: self._book(n, moved=n.node_id in moved) for n in alive}
         return self._books
+
+    def _book(self, node: NodeState, *, moved: bool) -> NodeBook:
+        """Kept while the node looks the same and nothing is asked of it."""
+        kept = self._kept.pop(node.node_id, None)
+        if moved:
+            asked = [a for a in self._asked.values() if a.node_id == node.node_id]
+            claims = [c for c in self._promises.values() if c.node_id == node.node_id]
+            return book_of(node, self.specs, asked, claims, self.ahead, self.leaks)
+        if kept is None or kept[0] is not node:
+            kept = node, book_of(node, self.specs, ahead=self.ahead, leaks=self.leaks)
+        self._kept[node.node_id] = kept
+        return kept[1]

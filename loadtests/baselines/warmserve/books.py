@@ -1,8 +1,8 @@
 """What the policy believes: which weights are resident or loading, where instances run, and how
 many bytes of each GPU may be used for prewarming. Pure.
 
-In: a snapshot, actions asked for that it may not show yet, what earlier drops left booked. Out:
-`Books`. Never: decides.
+In: nodes as last seen, actions asked for that they may not show yet, what earlier drops left
+booked. Out: `Books`. Never: decides.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -14,7 +14,7 @@ from placement.catalog import ModelSpec, World
 from placement.edges import gpu_bytes
 from placement.feasibility import usable_hbm_bytes
 from placement.plan import Action, Drain, Evict, Fetch, Promote, Restore, Start, target_rung
-from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung
+from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 PAGE_BYTES = 2 * 2**20
 
@@ -74,6 +74,7 @@ class NodeBook:
 Books = dict[str, NodeBook]
 Leaks = Mapping[tuple[str, int], int]
 """Node and GPU: bytes that stay deducted after a multi-GPU replica was dropped (4.11, 2)."""
+NO_LEAKS: Leaks = {}
 
 
 def share_bytes(spec: ModelSpec) -> int:
@@ -81,34 +82,24 @@ def share_bytes(spec: ModelSpec) -> int:
     return -(-spec.weights_per_gpu_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
-def read(
-    snapshot: ClusterSnapshot,
+def book_of(
+    node: NodeState,
     specs: Mapping[str, ModelSpec],
-    asked: Iterable[Action],
-    claims: Iterable[Copy],
-    ahead: Set[str],
-    leaks: Leaks,
-) -> Books:
-    """`claims`: instances whose GPUs are still being cleared. `ahead`: world S, replicas that were
-    started only to rest warm."""
-    found: dict[str, dict[str, Copy]] = {}
-    for node in snapshot.nodes:
-        if node.alive:
-            mine = (_copy(r, ahead) for r in node.replicas if r.model_id in specs)
-            found[node.node_id] = {copy.replica_id: copy for copy in mine}
+    asked: Iterable[Action] = (),
+    claims: Iterable[Copy] = (),
+    ahead: Set[str] = frozenset(),
+    leaks: Leaks = NO_LEAKS,
+) -> NodeBook:
+    """One node, with the actions and claims that are its own. `claims`: instances whose GPUs are
+    still being cleared. `ahead`: world S, replicas that were started only to rest warm."""
+    mine = (r for r in node.replicas if r.model_id in specs)
+    copies: dict[str, Copy] = {r.replica_id: _copy(r, ahead) for r in mine}
     for action in asked:
-        if action.node_id in found:
-            _lay(found[action.node_id], action, ahead)
+        _lay(copies, action, ahead)
     for promised in claims:
-        if promised.node_id in found:
-            here = found[promised.node_id]
-            there = here.get(promised.replica_id, promised)
-            here[promised.replica_id] = replace(there, doing=Doing.RUNNING)
-    return {
-        node.node_id: _book(node, found[node.node_id].values(), specs, leaks)
-        for node in snapshot.nodes
-        if node.alive
-    }
+        there = copies.get(promised.replica_id, promised)
+        copies[promised.replica_id] = replace(there, doing=Doing.RUNNING)
+    return _book(node, copies.values(), specs, leaks)
 
 
 def claim(replica_id: str, model_id: str, node_id: str, gpu_ids: tuple[int, ...]) -> Copy:

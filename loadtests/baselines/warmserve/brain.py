@@ -11,7 +11,7 @@ from loadtests.baselines.actions import US
 from loadtests.baselines.warmserve.belief import Belief
 from loadtests.baselines.warmserve.books import INSTANCE, Copy, Doing
 from loadtests.baselines.warmserve.creating import Creations
-from loadtests.baselines.warmserve.flags import BATCH, PASS_US, Flags
+from loadtests.baselines.warmserve.flags import PASS_US, Flags
 from loadtests.baselines.warmserve.forecast import Forecast, Seen, forecast
 from loadtests.baselines.warmserve.instances import Instance, Instances
 from loadtests.baselines.warmserve.meter import Meter
@@ -124,17 +124,12 @@ class WarmServe:
         self.see(snapshot)
 
     def _for_held(self, model_id: str, held: int, now_us: int) -> list[Action]:
-        """With our gateway: held requests that booting instances will not take create more."""
-        actions: list[Action] = []
-        if not held:
-            return actions
-        booting = [i for i in self.instances.of(model_id) if not i.ready]
-        for _ in range(-(-held // BATCH) - len(booting)):
-            created = self._creations.create(self.specs[model_id], now_us)
-            if created is None:
-                break
-            actions += created[1]
-        return actions
+        """With our gateway: a held request creates an instance, unless one is being created (4.5).
+        Requests are held only where nothing serves, or all that serve are full."""
+        if not held or not all(i.ready for i in self.instances.of(model_id)):
+            return []
+        created = self._creations.create(self.specs[model_id], now_us)
+        return [] if created is None else created[1]
 
     def _scale(self, now_us: int) -> list[Action]:
         """4.7. Creations in the order of models; the first without GPUs ends them."""
@@ -177,7 +172,7 @@ class WarmServe:
         models = self.catalog.models
         running: dict[str, int] = {spec.id: len(self.instances.of(spec.id)) for spec in models}
         chosen = loads(self._belief.books(), models, running, self._forecasts, self.flags)
-        self._belief.settled = not chosen
+        self._belief.settled = True  # asking for a load takes it back
         return [self._load(x.model_id, x.node_id, x.gpu_ids) for x in chosen]
 
     def _load(self, model_id: str, node_id: str, gpu_ids: tuple[int, ...]) -> Action:
@@ -215,7 +210,7 @@ class WarmServe:
     # --- what became of replicas
 
     def _land(self, in_flight: Mapping[str, int]) -> list[Action]:
-        """Drained instances rest warm, engines started ahead step down, failed ones end.
+        """Drained instances rest, engines started ahead step down, failed ones end.
 
         With our gateway, one that was started ahead may have got a request as it came up: then it
         is an instance.
@@ -230,18 +225,22 @@ class WarmServe:
             elif copy.doing is Doing.DRAINING and (instance is None or not instance.in_flight):
                 actions.append(self._rest(copy))
             elif copy.doing is Doing.LOADING and copy.serves:
-                self._belief.ahead.discard(copy.replica_id)
+                self._belief.taken_up(copy)
                 if in_flight.get(copy.replica_id):
-                    self._belief.changed()
                     self._reconcile()
                 else:
                     actions.append(self._rest(copy))
         return actions
 
     def _rest(self, copy: Copy) -> Action:
-        return self._belief.ask(
-            self._belief.scribe.warm(copy.replica_id, copy.node_id, ReasonCode.IDLE)
-        )
+        """Weights stay where they are; without unified memory they go, and in world S the engine
+        sleeps without them."""
+        scribe, name, node_id = self._belief.scribe, copy.replica_id, copy.node_id
+        if self.flags.keep_weights:
+            return self._belief.ask(scribe.warm(name, node_id, ReasonCode.IDLE))
+        if self.specs[copy.model_id].mechanism.world is World.W:
+            return self._belief.ask(scribe.evict(name, node_id, ReasonCode.IDLE))
+        return self._belief.ask(scribe.shed(name, node_id, ReasonCode.IDLE))
 
     def _evict(self, copy: Copy) -> Action:
         why = ReasonCode.MAKE_ROOM

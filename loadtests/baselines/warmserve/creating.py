@@ -7,10 +7,17 @@ the instances whose GPUs are still being cleared. Never: decides whether an inst
 from dataclasses import dataclass
 
 from loadtests.baselines.warmserve.belief import Belief
-from loadtests.baselines.warmserve.books import Copy, Doing, NodeBook, claim, share_bytes
+from loadtests.baselines.warmserve.books import (
+    Books,
+    Copy,
+    Doing,
+    NodeBook,
+    claim,
+    share_bytes,
+)
 from loadtests.baselines.warmserve.flags import Flags
 from loadtests.baselines.warmserve.instances import Instance, Instances
-from loadtests.baselines.warmserve.launch import choose, steps_down
+from loadtests.baselines.warmserve.launch import Choice, choose, steps_down
 from placement.catalog import ModelSpec, World
 from placement.plan import Action, ReasonCode
 from placement.snapshot import Rung
@@ -33,15 +40,16 @@ class Creations:
         self._instances = instances
         self._flags = flags
         self._open: dict[str, _Creation] = {}
+        self._looked_in: Books = {}
+        self._in_vain: set[str] = set()
+        """Models that found no GPUs in these books: sleepers ask every second, and often many."""
 
     def create(self, spec: ModelSpec, now_us: int) -> tuple[Instance, list[Action]] | None:
         """Choose GPUs and claim them; None where no instance-free ones are left."""
-        belief = self._belief
-        books = belief.books()
-        choice = choose(books, spec, belief.specs, by_count=self._flags.by_score)
+        belief, choice = self._belief, self._choose(spec)
         if choice is None:
             return None
-        copy = choice.copy
+        books, copy = belief.books(), choice.copy
         instance = Instance(
             replica_id=belief.scribe.new_replica(spec.id) if copy is None else copy.replica_id,
             model_id=spec.id,
@@ -55,6 +63,17 @@ class Creations:
         belief.promise(claim(instance.replica_id, spec.id, choice.node_id, choice.gpu_ids))
         self._open[instance.replica_id] = _Creation(instance, copy is None)
         return instance, self._advance(self._open[instance.replica_id])
+
+    def _choose(self, spec: ModelSpec) -> Choice | None:
+        books = self._belief.books()
+        if books is not self._looked_in:
+            self._looked_in, self._in_vain = books, set()
+        if spec.id in self._in_vain:
+            return None
+        found = choose(books, spec, self._belief.specs, by_count=self._flags.by_score)
+        if found is None:
+            self._in_vain.add(spec.id)
+        return found
 
     def go_on(self) -> list[Action]:
         """Creations whose GPUs were still being cleared."""

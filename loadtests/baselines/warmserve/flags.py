@@ -26,6 +26,9 @@ class Flags:
     """A draining instance gives KV pages away (4.8)."""
     lazy_kv: bool = True
     """A launch maps the KV cache while it serves; else wholly before its first step (4.9)."""
+    keep_weights: bool = True
+    """A drained instance's weights stay on its GPUs; else every launch loads them anew, which is an
+    autoscaler whose workers and engine processes are warm and whose models are not."""
     own_gateway: bool = True
     """Requests create instances and ask again every second (4.5); else our gateway holds them in
     order of arrival and wakes them at readiness."""
@@ -47,6 +50,7 @@ NO_PROACTIVE = Flags(release_kv=False, lazy_kv=False)
 """The published switch mixes two effects; the next two tell them apart."""
 NO_RELEASE = Flags(release_kv=False)
 NO_LAZY_KV = Flags(lazy_kv=False)
+NO_UNIFIED_MEMORY = Flags(prewarm=False, release_kv=False, lazy_kv=False, keep_weights=False)
 WITH_GATEWAY = Flags(own_gateway=False)
 FIXED = Flags(
     own_gateway=False,
