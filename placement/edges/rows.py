@@ -9,6 +9,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import ParamSpec, TypeVar, cast
 
+import msgspec
+
 from placement import constants as c
 from placement.catalog import Frozen, Links, ModelSpec, World
 from placement.snapshot import WeightsAt
@@ -96,15 +98,10 @@ DEFAULT_LINKS = Links(
     object_store=int(c.OBJECT_STORE.value),
 )
 
-SHARED_LINKS = Links(
+SHARED_LINKS = msgspec.structs.replace(
+    DEFAULT_LINKS,
     h2d_stream=int(c.PINNED_H2D_STREAM.value),
     h2d_total=int(c.PINNED_H2D_TOTAL.value),
-    d2h_stream=int(c.D2H_STREAM.value),
-    d2h_total=int(c.D2H_TOTAL.value),
-    loader_stream=int(c.LOADER_STREAM.value),
-    loader_total=int(c.LOADER_TOTAL.value),
-    disk=int(c.DISK.value),
-    object_store=int(c.OBJECT_STORE.value),
 )
 """Of a node in world W, whose one copy of each model is pinned."""
 

@@ -31,7 +31,7 @@ from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
 from prewarm.demand import RateMeter
 from prewarm.overlay import Pending, overlay
 from tests.builders import GB, catalog, model, node
-from tests.prewarm.worlds import NOW_US, US, asks, decide, fleet, seen, stands
+from tests.prewarm.worlds import NOW_US, US, asked_of, asks, decide, fleet, seen, stands
 
 KV = 10 * GB
 A, B = model("a", kv_cache_bytes=KV), model("b", kv_cache_bytes=KV)
@@ -279,32 +279,7 @@ def situations(draw: st.DrawFn) -> Observed:
         twin = any(r.model_id == spec.id and r.gpu_ids == gpus for r in replicas)
         if not twin and all(g.reserved_bytes <= usable_hbm_bytes(g.hbm_bytes) for g in trial.gpus):
             replicas.append(one)
-    in_flight: dict[str, int] = {
-        r.replica_id: draw(st.integers(0, 3)) for r in replicas if r.rung is Rung.SERVING
-    }
-    demand = []
-    for spec in MODELS:
-        running = sum(
-            n
-            for r, n in in_flight.items()
-            if any(x.replica_id == r and x.model_id == spec.id for x in replicas)
-        )
-        demand.append(
-            asks(
-                spec.id,
-                held=draw(st.integers(0, 40)),
-                in_flight=running,
-                oldest_held_us=NOW_US - draw(st.integers(0, 60)) * US,
-                rate_per_s=draw(st.floats(0, 3)),
-                last_arrival_us=NOW_US - draw(st.integers(0, 600)) * US,
-            )
-        )
-    return Observed(
-        at_us=NOW_US,
-        snapshot=fleet(WORLD, *replicas),
-        demand=tuple(demand),
-        in_flight=in_flight,
-    )
+    return draw(asked_of(WORLD, replicas))
 
 
 @settings(max_examples=300)

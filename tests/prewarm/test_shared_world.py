@@ -17,7 +17,7 @@ from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 from prewarm.controller import Controller, Observed
 from prewarm.overlay import Pending, overlay
 from tests.builders import GB, catalog, model, node
-from tests.prewarm.worlds import NOW_US, US, asks, decide, fleet, seen, stands
+from tests.prewarm.worlds import NOW_US, US, asked_of, asks, decide, fleet, seen, stands
 
 USABLE = 72 * GB
 ACTIVATIONS = 3 * GB // 2
@@ -181,25 +181,7 @@ def situations(draw: st.DrawFn) -> Observed:
         twin = any(r.model_id == spec.id and set(r.gpu_ids) & set(gpus) for r in replicas)
         if not twin and fits(fleet(WORLD, *replicas, one).nodes[0]):
             replicas.append(one)
-    in_flight: dict[str, int] = {
-        r.replica_id: draw(st.integers(0, 3)) for r in replicas if r.rung is Rung.SERVING
-    }
-    demand = []
-    for spec in MODELS:
-        running = sum(in_flight.get(r.replica_id, 0) for r in replicas if r.model_id == spec.id)
-        demand.append(
-            asks(
-                spec.id,
-                held=draw(st.integers(0, 40)),
-                in_flight=running,
-                oldest_held_us=NOW_US - draw(st.integers(0, 60)) * US,
-                rate_per_s=draw(st.floats(0, 3)),
-                last_arrival_us=NOW_US - draw(st.integers(0, 600)) * US,
-            )
-        )
-    return Observed(
-        at_us=NOW_US, snapshot=fleet(WORLD, *replicas), demand=tuple(demand), in_flight=in_flight
-    )
+    return draw(asked_of(WORLD, replicas))
 
 
 def fits(there: NodeState) -> bool:

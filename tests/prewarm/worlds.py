@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import msgspec
+from hypothesis import strategies as st
 
 from placement.catalog import Catalog, ModelId, NodeId, ReplicaId
 from placement.feasibility import recounted
@@ -87,3 +88,27 @@ def decide(
     plan = Controller(whole, "t").step(seen(whole, replicas, *demand, **busy))
     assert plan is not None
     return plan
+
+
+@st.composite
+def asked_of(draw: st.DrawFn, whole: Catalog, replicas: list[ReplicaState]) -> Observed:
+    """Any load on these replicas, and anybody waiting."""
+    in_flight: dict[str, int] = {
+        r.replica_id: draw(st.integers(0, 3)) for r in replicas if r.rung is Rung.SERVING
+    }
+    demand = []
+    for spec in whole.models:
+        running = sum(in_flight.get(r.replica_id, 0) for r in replicas if r.model_id == spec.id)
+        demand.append(
+            asks(
+                spec.id,
+                held=draw(st.integers(0, 40)),
+                in_flight=running,
+                oldest_held_us=NOW_US - draw(st.integers(0, 60)) * US,
+                rate_per_s=draw(st.floats(0, 3)),
+                last_arrival_us=NOW_US - draw(st.integers(0, 600)) * US,
+            )
+        )
+    return Observed(
+        at_us=NOW_US, snapshot=fleet(whole, *replicas), demand=tuple(demand), in_flight=in_flight
+    )
