@@ -27,7 +27,6 @@ class OwnFront:
         self._stage = stage
         self._specs: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
         self._snapshot = ClusterSnapshot(version=0)
-        self._lanes: dict[str, Lane] = {}
         self._watches = {m.deadline_us: Watch(self.expire, stage) for m in catalog.models}
 
     # --- requests
@@ -43,7 +42,7 @@ class OwnFront:
     def go(self, request: SimRequest, lane: Lane) -> None:
         """A lane's slot is taken for this request: send it."""
         request.held_since_us = 0
-        self._lanes[lane.lane_id] = lane
+        request.lane = lane
         self._stage.send(request, lane.lane_id)
 
     def _follow(self, request: SimRequest, verdict: Verdict) -> None:
@@ -57,7 +56,9 @@ class OwnFront:
             self._stage.refuse(request, verdict.why)
 
     def ended(self, request: SimRequest, replica_id: str) -> None:
-        if self.admission.release(self._lanes[replica_id]):
+        lane = request.lane
+        assert lane is not None, f"request {request.index} ended on {replica_id} without a lane"
+        if self.admission.release(lane):
             self.admission.wake(request.spec.id, self._stage.now_us)
 
     def lost(self, request: SimRequest, replica_id: str) -> None:
@@ -127,6 +128,10 @@ class Watch:
             self._stage.at(young[0].deadline_us, self._ring)
 
     def _ring(self) -> None:
+        """A first token at the very deadline is in time: let this moment's come first."""
+        self._stage.at(self._stage.now_us, self._refuse_late)
+
+    def _refuse_late(self) -> None:
         young, now_us = self._young, self._stage.now_us
         while young and (young[0].first_us or young[0].deadline_us <= now_us):
             request = young.popleft()

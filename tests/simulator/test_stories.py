@@ -1,9 +1,19 @@
 """World S, one behaviour each: a few models, a few requests, and what became of them."""
 
+import pytest
+
+from loadtests.simulator.front import OwnFront
 from loadtests.simulator.keeper import WANT_US
-from loadtests.simulator.port import Elastic, Ending, NodeEvent, NodeEventKind, Policy
+from loadtests.simulator.port import (
+    Elastic,
+    Ending,
+    NodeEvent,
+    NodeEventKind,
+    Policy,
+    SimRequest,
+)
 from loadtests.simulator.world import simulate
-from placement.catalog import ModelId, ReplicaId
+from placement.catalog import ModelId, ReplicaId, ServiceTimes
 from placement.edges import climb_us, edge_us, step_edge
 from placement.plan import (
     Drain,
@@ -159,6 +169,34 @@ def test_an_action_for_a_node_that_is_not_there_and_one_on_a_busy_replica_are_re
     codes = {r.reason_code for r in script.refused}
     assert codes == {RefusalCode.BUSY, RefusalCode.NODE_UNREACHABLE}
     assert list(run.ending) == [Ending.ANSWERED]
+
+
+@pytest.mark.parametrize(("patience_us", "ending"), [(0, Ending.ANSWERED), (-1, Ending.REFUSED)])
+def test_a_first_token_at_the_very_deadline_is_in_time(patience_us: int, ending: Ending) -> None:
+    """Prefill takes half a second; patience as long, or a microsecond less."""
+    fixed = ServiceTimes(prefill_us=500_000, decode_step_us=10_000)
+    whole = catalog(model(service=fixed, deadline_us=500_000 + patience_us))
+    script = Script((1, start("r", "small")))
+    demand = asked(["small"], Ask(60, "small"), Ask(60, "small"), Ask(60.1, "small"))
+    run = simulate(setup(whole, demand), Policy(brain=script), checked=True)
+    assert list(run.ending) == [ending] * 3
+
+
+def test_whoever_gives_up_in_the_moment_of_its_first_token_has_given_up() -> None:
+    """A front other than ours may refuse at any moment: here, when the first token comes."""
+    fixed = ServiceTimes(prefill_us=500_000, decode_step_us=10_000)
+    whole = catalog(model(service=fixed))
+
+    class Impatient(OwnFront):
+        def arrive(self, request: SimRequest) -> None:
+            self._stage.at(request.arrived_us + 500_000, lambda: self.expire(request))
+            super().arrive(request)
+
+    script = Script((1, start("r", "small")))
+    demand = asked(["small"], Ask(60, "small"), duration_s=70)
+    policy = Policy(brain=script, front=lambda stage: Impatient(whole, stage, lambda _: 0))
+    run = simulate(setup(whole, demand), policy, checked=True)
+    assert list(run.ending) == [Ending.REFUSED]
 
 
 def test_a_prompt_that_no_engine_can_take_is_refused() -> None:
