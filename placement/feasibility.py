@@ -19,7 +19,7 @@ import msgspec
 
 from placement import constants as c
 from placement.catalog import Frozen, ModelSpec, NodeSpec
-from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo
+from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo, shared_copies
 from placement.plan import RefusalCode
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
@@ -52,11 +52,6 @@ def usable_hbm_bytes(hbm_bytes: int) -> int:
 def ending(replica: ReplicaState) -> bool:
     """Its engine is being ended: an action is at work on it that leads to no rung."""
     return bool(replica.action_id) and replica.target is None
-
-
-def loading(replica: ReplicaState) -> bool:
-    """World W: weights on their way to a GPU. It can be launched or ended at any moment of it."""
-    return replica.phase is Phase.STARTING and replica.target is Rung.WARM
 
 
 def frees_memory(replica: ReplicaState) -> bool:
@@ -180,6 +175,13 @@ def host_free_bytes(node: NodeState) -> int:
     return node.host_bytes - node.host_reserved_bytes
 
 
+def claim_bytes(spec: ModelSpec, node: NodeState) -> int:
+    """What serving takes of each of its GPUs: its footprint, and in world W all that is usable."""
+    if not node.gpus or not shared_copies(spec):
+        return footprint_bytes(spec)
+    return max(footprint_bytes(spec), usable_hbm_bytes(node.gpus[0].hbm_bytes))
+
+
 def room_for_start(
     spec: ModelSpec, node: NodeState, node_spec: NodeSpec, gpu_ids: tuple[int, ...]
 ) -> Shortage | None:
@@ -188,7 +190,7 @@ def room_for_start(
         wrong_gpu_set(spec, node_spec, gpu_ids)
         or start_in_the_way(node.on(gpu_ids), gpu_ids)
         or freeing_in_the_way(node.on(gpu_ids), gpu_ids)
-        or lacking_gpu(node, gpu_ids, footprint_bytes(spec))
+        or lacking_gpu(node, gpu_ids, claim_bytes(spec, node))
         or lacking_host(node, host_bytes(spec, Rung.SERVING))
     )
 
@@ -197,8 +199,8 @@ def room_for_step(
     spec: ModelSpec, node: NodeState, replica: ReplicaState, to: Rung
 ) -> Shortage | None:
     """None when this replica can go to `to` now. Says nothing about the edge being legal."""
-    gpu_now = replica_gpu_bytes(replica, spec, replica.rung)
-    more_gpu = gpu_bytes(spec, to) - gpu_now
+    gpu_then = claim_bytes(spec, node) if to is Rung.SERVING else gpu_bytes(spec, to)
+    more_gpu = gpu_then - replica_gpu_bytes(replica, spec, replica.rung)
     host_now = replica_host_bytes(replica, spec, replica.rung)
     more_host = replica_host_bytes(replica, spec, to) - host_now
     return (
@@ -237,7 +239,7 @@ def wrong_device(spec: ModelSpec, node_spec: NodeSpec) -> str:
 def start_in_the_way(replicas: Iterable[ReplicaState], gpu_ids: tuple[int, ...]) -> Shortage | None:
     """One start per GPU at a time, and nobody frees memory beside it: its profiling would trip."""
     for replica in replicas:
-        if replica.phase is not Phase.STARTING or loading(replica):
+        if replica.phase is not Phase.STARTING or replica.loading:
             continue
         if not set(gpu_ids).isdisjoint(replica.gpu_ids):
             return Shortage(

@@ -75,6 +75,11 @@ class ReplicaState(Frozen, frozen=True, kw_only=True):
     """World W: KV cache that a draining replica has given away for good, on each of its GPUs."""
 
     @property
+    def loading(self) -> bool:
+        """World W: weights on their way to a GPU. It can be launched or ended at any moment."""
+        return self.phase is Phase.STARTING and self.target is Rung.WARM
+
+    @property
     def serving(self) -> bool:
         """Takes new requests now."""
         return self.rung is Rung.SERVING and self.phase is Phase.READY and not self.action_id
@@ -108,6 +113,40 @@ class NodeState(Frozen, frozen=True, kw_only=True, dict=True):
             found = tuple(r for r in self.replicas if not wanted.isdisjoint(r.gpu_ids))
             self._on[gpu_ids] = found
         return found
+
+    @cached_property
+    def starting_gpus(self) -> frozenset[int]:
+        """GPUs on which an engine starts."""
+        starting = [r for r in self.replicas if r.phase is Phase.STARTING and not r.loading]
+        return frozenset(g for r in starting for g in r.gpu_ids)
+
+    @cached_property
+    def asleep(self) -> tuple[ReplicaState, ...]:
+        """At rest below serving, beside nobody who starts."""
+        busy = self.starting_gpus
+        return tuple(
+            r
+            for r in self.replicas
+            if r.rung is not Rung.SERVING
+            and not r.action_id
+            and r.phase in (Phase.READY, Phase.DRAINING)
+            and busy.isdisjoint(r.gpu_ids)
+        )
+
+    @cached_property
+    def awake(self) -> tuple[ReplicaState, ...]:
+        """Not `asleep`: they serve, or something is at work on them or beside them."""
+        asleep = set(map(id, self.asleep))
+        return tuple(r for r in self.replicas if id(r) not in asleep)
+
+    @cached_property
+    def action_ids(self) -> frozenset[str]:
+        """Actions that it shows at work."""
+        return frozenset(r.action_id for r in self.replicas if r.action_id)
+
+    @cached_property
+    def replica_ids(self) -> frozenset[str]:
+        return frozenset(r.replica_id for r in self.replicas)
 
     @cached_property
     def _on(self) -> dict[tuple[int, ...], tuple[ReplicaState, ...]]:

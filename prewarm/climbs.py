@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from placement.catalog import ModelSpec
-from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
+from placement.edges import climb_us, gpu_bytes, host_bytes
 from placement.feasibility import (
+    claim_bytes,
     freeing_in_the_way,
     host_free_bytes,
     room_for_start,
@@ -56,6 +57,14 @@ def climbs(draft: Draft, spec: ModelSpec) -> list[Climb]:
     return sorted(found, key=lambda c: c.key)
 
 
+def free_climb(draft: Draft, spec: ModelSpec) -> Climb | None:
+    """The best of the climbs that need no victims."""
+    up = [c for c in _promotions(draft, spec, may_hurt=False) if not c.victims]
+    start = _free_start(draft, spec, _nodes_for(draft, spec), _taken(draft, spec))
+    found = [*_restores(draft, spec), *up, *([start] if start is not None else [])]
+    return min(found, key=lambda c: c.key, default=None)
+
+
 def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
     """Whether some living node could serve this model if it were empty."""
     for node in draft.nodes.values():
@@ -72,7 +81,7 @@ def need_on(spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]) -> int:
     """Bytes more that each GPU of a set must give so that this model serves there."""
     mine = (r for r in node.replicas if r.model_id == spec.id and r.gpu_ids == gpus)
     held = next((gpu_bytes(spec, r.rung) for r in mine), 0)
-    return footprint_bytes(spec) - held
+    return claim_bytes(spec, node) - held
 
 
 def _start_over_others(
@@ -83,7 +92,7 @@ def _start_over_others(
     if start_in_the_way(neighbours, gpus) or freeing_in_the_way(neighbours, gpus):
         return None
     victims: dict[str, Victim] = {}
-    need = footprint_bytes(spec) if gpus else 0
+    need = _need(spec, node)
     if not enough(draft, node, gpus, need, {}):
         chosen = choose_victims(draft, spec, node, gpus, need, low=Rung.PARKED)
         if not chosen:
@@ -112,21 +121,28 @@ def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     for replica in draft.of_model(spec.id):
         mine = draft.cleared_for.get(replica.replica_id, spec.id) == spec.id
         draining = replica.phase is Phase.DRAINING and replica.rung is Rung.SERVING
-        if draining and not replica.action_id and mine:
+        whole = not replica.released_bytes  # else it has given its room away for good
+        if draining and whole and not replica.action_id and mine:
             yield Climb(
                 node_id=replica.node_id, gpu_ids=replica.gpu_ids, replica=replica, restore=True
             )
 
 
-def _promotions(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
+def _promotions(draft: Draft, spec: ModelSpec, *, may_hurt: bool = True) -> Iterator[Climb]:
     for replica in draft.of_model(spec.id):
         at_rest = replica.phase is Phase.READY and not replica.action_id
-        if not at_rest or replica.rung is Rung.SERVING or draft.blocked(spec, replica.node_id):
+        if (
+            not (at_rest or replica.loading)
+            or replica.rung is Rung.SERVING
+            or draft.blocked(spec, replica.node_id)
+        ):
             continue
-        node = draft.nodes[replica.node_id]
-        if start_in_the_way(node.on(replica.gpu_ids), replica.gpu_ids) is not None:
+        node, gpus = draft.nodes[replica.node_id], replica.gpu_ids
+        need = claim_bytes(spec, node) - gpu_bytes(spec, replica.rung)
+        room = draft.bytes_on(node).most if may_hurt else draft.bytes_on(node).free
+        if not covers(room, gpus, need) or draft.beside_a_start(replica):
             continue
-        if draft.promised_to_another(spec, node.node_id, replica.gpu_ids):
+        if draft.promised_to_another(spec, node.node_id, gpus):
             continue
         climb = _promotion(draft, spec, node, replica)
         if climb is not None:
@@ -143,12 +159,13 @@ def _promotion(
         if not victims:
             return None
     down_us, loss = price(draft, node, victims)
+    loads_us = max(replica.eta_us - draft.facts.now_us, 0) if replica.loading else 0
     return Climb(
         node_id=replica.node_id,
         gpu_ids=replica.gpu_ids,
         replica=replica,
         victims=victims,
-        takes_us=climb_us(spec, replica.rung, draft.spec_of(node).links) + down_us,
+        takes_us=loads_us + climb_us(spec, replica.rung, draft.spec_of(node).links) + down_us,
         loss_us=loss,
     )
 
@@ -158,16 +175,16 @@ def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
 
     On free GPUs a start takes no longer than over others on the same node, and harms nobody.
     """
-    taken = {(r.node_id, r.gpu_ids) for r in draft.of_model(spec.id)}
-    nodes = sorted(_nodes_for(draft, spec), key=lambda n: (n[0], n[1].node_id))
-    free = next(_free_places(draft, spec, nodes, taken), None)
+    taken, nodes = _taken(draft, spec), _nodes_for(draft, spec)
+    free = _free_start(draft, spec, nodes, taken)
     if free is not None:
         yield free
-    need = footprint_bytes(spec)
     for takes_us, node, sets in nodes:
         if free is not None and takes_us >= free.takes_us:
             return
-        most = draft.bytes_on(node).most
+        most, need = draft.bytes_on(node).most, _need(spec, node)
+        if max(most, default=0) < need:
+            continue
         for gpus in sets:
             if covers(most, gpus, need) and _open_to(draft, spec, node, gpus, taken):
                 climb = _start_over_others(draft, spec, node, gpus, takes_us)
@@ -175,39 +192,53 @@ def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
                     yield climb
 
 
-def _nodes_for(draft: Draft, spec: ModelSpec) -> Iterator[tuple[int, NodeState, GpuSets]]:
-    """Nodes with its kind of device where it does not rest, how long a start takes, and where."""
+def _taken(draft: Draft, spec: ModelSpec) -> set[tuple[str, tuple[int, ...]]]:
+    """Where an engine of the model stands already: climb with that one."""
+    return {(r.node_id, r.gpu_ids) for r in draft.of_model(spec.id)}
+
+
+def _nodes_for(draft: Draft, spec: ModelSpec) -> list[tuple[int, NodeState, GpuSets]]:
+    """Nodes with its kind of device where it does not rest: how long a start takes, and where it
+    may stand. The quickest first."""
+    found = []
     for node in draft.nodes.values():
         if draft.blocked(spec, node.node_id):
             continue
         node_spec = draft.spec_of(node)
         sets = sets_for(spec, node_spec)
         if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
-            yield climb_us(spec, weights_at(node, spec), node_spec.links), node, sets
+            found.append((climb_us(spec, weights_at(node, spec), node_spec.links), node, sets))
+    return sorted(found, key=lambda n: (n[0], n[1].node_id))
 
 
-def _free_places(
-    draft: Draft,
-    spec: ModelSpec,
-    nodes: list[tuple[int, NodeState, GpuSets]],
-    taken: Taken,
-) -> Iterator[Climb]:
-    need = footprint_bytes(spec)
+def _free_start(
+    draft: Draft, spec: ModelSpec, nodes: list[tuple[int, NodeState, GpuSets]], taken: Taken
+) -> Climb | None:
+    """The quickest start on GPUs that are free; of equals the one with the least ids."""
     for takes_us, node, sets in nodes:
-        node_spec, free = draft.spec_of(node), draft.bytes_on(node).free
+        free, need = draft.bytes_on(node).free, _need(spec, node)
+        if max(free, default=0) < need:
+            continue
+        node_spec = draft.spec_of(node)
         for gpus in sets:
             if (
                 covers(free, gpus, need)
                 and _open_to(draft, spec, node, gpus, taken)
                 and room_for_start(spec, node, node_spec, gpus) is None
             ):
-                yield Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
+                return Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
+    return None
+
+
+def _need(spec: ModelSpec, node: NodeState) -> int:
+    """Bytes that a start needs on each of its GPUs, if it has any."""
+    return claim_bytes(spec, node) if spec.on_gpu else 0
 
 
 def _open_to(
     draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], taken: Taken
 ) -> bool:
-    """One engine of a model per GPU set: climb with that one. Promised room is another's."""
+    """One engine of a model per GPU set. Promised room is another's."""
     if (node.node_id, gpus) in taken:
         return False
     return not draft.promised_to_another(spec, node.node_id, gpus)

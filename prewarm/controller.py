@@ -135,6 +135,7 @@ class Controller:
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
         self._cleared_for = dict(decision.cleared_for)
         self._rooms = dict(decision.rooms)
+        self._draft = decision.draft
         return decision.plan
 
     def _facts(self, seen: Observed) -> Facts:

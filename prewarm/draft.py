@@ -13,7 +13,6 @@ from placement.edges import climb_us, resting_rungs
 from placement.feasibility import (
     gpu_free_bytes,
     gpu_sets,
-    loading,
     recounted,
     replica_gpu_bytes,
 )
@@ -128,10 +127,12 @@ class Draft:
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
-        """What was kept and may read otherwise now: a minimum ties a model's replicas together."""
+        """What was kept and may read otherwise now: a minimum ties a model's replicas together,
+        and a start whoever stands beside it."""
         spec = self.facts.models.get(changed.model_id)
         tied = self.of_model(changed.model_id) if spec is not None and spec.min_replicas else ()
-        for replica in (changed, *tied):
+        beside = self.nodes[changed.node_id].on(changed.gpu_ids)
+        for replica in (changed, *beside, *tied):
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
 
@@ -150,12 +151,19 @@ class Draft:
         return self.load(replica) > 0
 
     def at_rest(self, replica: ReplicaState) -> bool:
-        """Without work, and in no transition that has to end first."""
+        """Without work, in no transition that has to end first, and beside nobody who starts."""
         if replica.model_id not in self.facts.models or self.busy(replica):
             return False
         if replica.action_id:
-            return loading(replica)
-        return replica.phase in (Phase.READY, Phase.DRAINING)
+            return replica.loading
+        return replica.phase in (Phase.READY, Phase.DRAINING) and not self.beside_a_start(replica)
+
+    def _cleared(self, replica: ReplicaState) -> bool:
+        return replica.replica_id in self.cleared_for and self.at_rest(replica)
+
+    def beside_a_start(self, replica: ReplicaState) -> bool:
+        """Whoever starts measures its GPUs: until it serves, nobody gives memory back there."""
+        return not self.nodes[replica.node_id].starting_gpus.isdisjoint(replica.gpu_ids)
 
     def spare(self, replica: ReplicaState) -> bool:
         """At rest, and below serving or else settled, not its model's minimum, with nobody waiting
@@ -195,13 +203,13 @@ class Draft:
 
     def _count(self, node: NodeState) -> Bytes:
         free = tuple(gpu_free_bytes(node, g) for g in range(len(node.gpus)))
-        most = list(free)
-        for replica in node.replicas:
-            cleared = replica.replica_id in self.cleared_for and self.at_rest(replica)
-            if cleared or self.spare(replica):
-                spec = self.facts.models[replica.model_id]
-                for g in replica.gpu_ids:
-                    most[g] += replica_gpu_bytes(replica, spec, replica.rung)
+        most, models = list(free), self.facts.models
+        may_end = [r for r in node.asleep if r.model_id in models and not self.busy(r)]
+        may_end += [r for r in node.awake if self.spare(r) or self._cleared(r)]
+        for replica in may_end:
+            held = replica_gpu_bytes(replica, models[replica.model_id], replica.rung)
+            for g in replica.gpu_ids:
+                most[g] += held
         return Bytes(free=free, most=tuple(most))
 
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:

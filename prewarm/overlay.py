@@ -10,7 +10,7 @@ import msgspec
 
 from placement.catalog import Catalog, Frozen, ModelSpec
 from placement.edges import shared_copies
-from placement.feasibility import loading, recounted
+from placement.feasibility import recounted
 from placement.plan import (
     Action,
     Drain,
@@ -58,16 +58,14 @@ def _with_action(
     node: NodeState, one: Pending, models: Mapping[str, ModelSpec]
 ) -> tuple[ReplicaState, ...]:
     action = one.action
-    shown = any(r.action_id == action.action_id for r in node.replicas)
-    if shown or isinstance(action, Fetch):
+    if action.action_id in node.action_ids or isinstance(action, Fetch):
         return node.replicas
     if isinstance(action, Start):
-        known = any(r.replica_id == action.replica_id for r in node.replicas)
-        if known or action.model_id not in models:
+        if action.replica_id in node.replica_ids or action.model_id not in models:
             return node.replicas
         return (*node.replicas, starting(action, one.eta_us))
     named = {action.replica_id, *stepping_down(action)}
-    if not any(r.replica_id in named for r in node.replicas):
+    if named.isdisjoint(node.replica_ids):
         return node.replicas
     if isinstance(action, Evict) and _ends_at_once(node, action, models):
         return tuple(r for r in node.replicas if r.replica_id != action.replica_id)
@@ -103,7 +101,7 @@ def _moved(replica: ReplicaState, one: Pending) -> ReplicaState:
     """What an action makes of a replica that it names, the promoted one or a victim."""
     action = one.action
     assert not isinstance(action, Start | Fetch), "those name no replica that is there"
-    if replica.action_id and not loading(replica):
+    if replica.action_id and not replica.loading:
         return replica
     if isinstance(action, Drain | Restore):
         phase = Phase.DRAINING if isinstance(action, Drain) else Phase.READY

@@ -11,6 +11,7 @@ from typing import TypedDict
 import msgspec
 
 from placement.catalog import ModelSpec, NodeId, ReplicaId
+from placement.edges import shared_copies
 from placement.plan import (
     Action,
     Drain,
@@ -29,6 +30,7 @@ from placement.plan import (
 from placement.snapshot import Phase, ReplicaState, Rung
 from prewarm.climbs import Climb
 from prewarm.draft import Draft, Facts, Room
+from prewarm.overlay import starting
 
 US = 1_000_000
 DEADLINE_FACTOR = 4
@@ -40,9 +42,10 @@ ROOM_US = 20 * US
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A plan and what to remember: who is drained for whom, which room is promised, when each
-    climb is expected to end."""
+    climb is expected to end. `draft` is the cluster as the plan leaves it."""
 
     plan: Plan
+    draft: Draft
     cleared_for: Mapping[str, str]
     rooms: Mapping[str, Room]
     eta_us: Mapping[str, int]
@@ -80,6 +83,7 @@ class Planning:
     def decision(self) -> Decision:
         return Decision(
             plan=Plan(actions=tuple(self._actions), wants=tuple(self._wants)),
+            draft=self.draft,
             cleared_for=self.draft.cleared_for,
             rooms=self.draft.rooms,
             eta_us=self._eta_us,
@@ -96,7 +100,7 @@ class Planning:
             self._restore(climb.replica)
         elif climb.replica is not None:
             self._promote(climb, climb.replica, why)
-        elif climb.victims:
+        elif climb.victims and not shared_copies(spec):
             self._make_room(spec, climb)
         else:
             self._start(spec, climb, why)
@@ -113,7 +117,11 @@ class Planning:
                 self._actions.append(Park(replica_id=replica_id, **base))
             case Rung.WARM | Rung.SERVING:
                 self._actions.append(Warm(replica_id=replica_id, **base))
-        self._put(replica, action_id=base["action_id"], target=to)
+        spec = self.facts.models.get(replica.model_id)
+        if to is None and spec is not None and shared_copies(spec):
+            self.draft.drop(replica)
+        else:
+            self._put(replica, action_id=base["action_id"], target=to)
 
     def drain(self, replica: ReplicaState, why: Reason) -> None:
         """No new requests; for whose sake, if it makes room, is remembered."""
@@ -147,37 +155,28 @@ class Planning:
     def _make_room(self, spec: ModelSpec, climb: Climb) -> None:
         """A start needs its room free before it begins: neighbours step down first."""
         self.promise(spec, climb.node_id, climb.gpu_ids, climb.takes_us)
+        self._clear(spec, climb)
+        message = f"{len(climb.victims)} engines on {climb.node_id} make room first"
+        self.want(spec, message, climb.takes_us)
+
+    def _clear(self, spec: ModelSpec, climb: Climb) -> None:
         for victim in climb.victims:
             replica = self.draft.replica(victim.replica_id)
             numbers = {"loss_s": climb.loss_us / US}
             why = Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id)
             self.step_down(replica, victim.to, why)
-        message = f"{len(climb.victims)} engines on {climb.node_id} make room first"
-        self.want(spec, message, climb.takes_us)
 
     def _start(self, spec: ModelSpec, climb: Climb, why: Reason) -> None:
+        """In world W victims are gone at once, so that their room is there in the same plan."""
+        self._clear(spec, climb)
         replica_id = ReplicaId(self._ids.replica(spec.id))
         base = self._base(climb.node_id, why, takes_us=climb.takes_us)
         eta_us = self.facts.now_us + climb.takes_us
-        self._actions.append(
-            Start(replica_id=replica_id, model_id=spec.id, gpu_ids=climb.gpu_ids, **base)
-        )
-        self._eta_us[base["action_id"]] = eta_us
+        start = Start(replica_id=replica_id, model_id=spec.id, gpu_ids=climb.gpu_ids, **base)
+        self._actions.append(start)
+        self._eta_us[start.action_id] = eta_us
         self.draft.rooms.pop(spec.id, None)
-        self.draft.put(
-            ReplicaState(
-                replica_id=replica_id,
-                model_id=spec.id,
-                node_id=NodeId(climb.node_id),
-                gpu_ids=climb.gpu_ids,
-                rung=Rung.SERVING,
-                phase=Phase.STARTING,
-                action_id=base["action_id"],
-                target=Rung.SERVING,
-                since_us=self.facts.now_us,
-                eta_us=eta_us,
-            )
-        )
+        self.draft.put(starting(start, eta_us, since_us=self.facts.now_us))
 
     def _base(self, node_id: str, why: Reason, takes_us: int = 0) -> _Base:
         deadline_us = self.facts.now_us + max(DEADLINE_US_MIN, DEADLINE_FACTOR * takes_us)

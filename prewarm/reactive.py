@@ -9,10 +9,10 @@ from math import ceil
 
 from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
-from placement.feasibility import room_for_step, start_in_the_way
+from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
-from prewarm.climbs import Climb, climbs, ever_fits, need_on
+from prewarm.climbs import Climb, climbs, ever_fits, free_climb, need_on
 from prewarm.demand import ModelDemand
 from prewarm.draft import Draft, Facts, Room, sets_for
 from prewarm.planning import Decision, Ids, Planning
@@ -36,14 +36,17 @@ def plan_reactive(facts: Facts, ids: Ids) -> Decision:
     for spec in sorted(needy, key=lambda s: _urgency(facts, s)):
         _serve(planning, spec)
     for replica in facts.snapshot.replicas():
-        current = planning.draft.find(replica.replica_id)
         spec_of = facts.models.get(replica.model_id)
+        stays = spec_of is not None and spec_of.managed and spec_of.id not in leaving
+        if stays and replica.rung is not Rung.SERVING and replica.phase is not Phase.FAILED:
+            continue  # below serving there is nothing to settle
+        current = planning.draft.find(replica.replica_id)
         if current is None:
             continue  # it made room just now
-        if spec_of is None or not spec_of.managed or spec_of.id in leaving:
-            _end(planning, current)
-        elif current.rung is Rung.SERVING or current.phase is Phase.FAILED:
+        if spec_of is not None and stays:
             _settle(planning, current, spec_of)
+        else:
+            _end(planning, current)
     return planning.decision()
 
 
@@ -96,14 +99,14 @@ def _serve(planning: Planning, spec: ModelSpec) -> None:
 def _use_room(planning: Planning, spec: ModelSpec, room: Room, why: Reason) -> bool:
     """Climb in the room that was made, or wait until it is free; whether one is coming."""
     draft = planning.draft
-    free = [climb for climb in climbs(draft, spec) if not climb.victims]
-    if free:
+    free = free_climb(draft, spec)
+    if free is not None:
         del draft.rooms[spec.id]
-        planning.take(spec, free[0], why)
+        planning.take(spec, free, why)
         return True
     node = draft.nodes.get(room.node_id)
     if node is not None and planning.facts.now_us < room.until_us:
-        inside = [r for r in node.replicas if room.meets(node.node_id, r.gpu_ids)]
+        inside = node.on(room.gpu_ids)
         if any(r.action_id or _still_drains(draft, r, spec) for r in inside):
             return True
     del draft.rooms[spec.id]  # it is made, or came to nothing: plan anew
@@ -138,7 +141,7 @@ def _drain_for(planning: Planning, spec: ModelSpec) -> None:
     draft, options = planning.draft, []
     for node in draft.nodes.values():
         for gpus in sets_for(spec, draft.spec_of(node)):
-            in_the_way = start_in_the_way(node.on(gpus), gpus) is not None
+            in_the_way = not node.starting_gpus.isdisjoint(gpus)
             if in_the_way or draft.promised_to_another(spec, node.node_id, gpus):
                 continue
             busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))
@@ -170,11 +173,12 @@ def _why(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reason:
 
 
 def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
-    """Carry a drained replica down, and drain one that its model can do without. Below serving
-    there is nothing to settle, but for what failed there."""
+    """Carry a drained replica down, and drain one that its model can do without."""
     if replica.action_id or replica.phase is Phase.STARTING:
         return
     draft = planning.draft
+    if draft.beside_a_start(replica) and not replica.serving:
+        return
     if replica.phase is Phase.FAILED:
         planning.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
     elif replica.phase is Phase.DRAINING:
@@ -189,10 +193,10 @@ def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
 
 def _end(planning: Planning, replica: ReplicaState) -> None:
     """Its model left the catalog: drain, then end."""
-    why = Reason(code=ReasonCode.REMOVED_FROM_CATALOG)
+    why, draft = Reason(code=ReasonCode.REMOVED_FROM_CATALOG), planning.draft
     if replica.serving:
         planning.drain(replica, why)
-    elif not replica.action_id and not planning.draft.busy(replica):
+    elif not (replica.action_id or draft.busy(replica) or draft.beside_a_start(replica)):
         planning.step_down(replica, None, why)
 
 

@@ -85,11 +85,11 @@ _HEAD = (
     "# Rungs and what it costs to change them",
     "",
     "Written from the edge table (`placement/edges`) by `make rungs`; planner, agent's ledger,",
-    "emulated engines and simulator read the same rows. Seconds are those of an idle node; transfers",
-    "share its links. Held bytes are the most that a transition holds before it ends. Every constant",
-    "stands with grade and source in `placement/constants.py`: A authors' own, B measured by others",
-    "with a named set-up, C anecdote, D derived, M general knowledge. None replaces a calibration on",
-    "the fleet at hand.",
+    "emulated engines and simulator read the same rows. Seconds are those of an idle node;",
+    "transfers share its links. Held bytes are the most that a transition holds before it ends.",
+    "Every constant stands with grade and source in `placement/constants.py`: A authors' own, B",
+    "measured by others with a named set-up, C anecdote, D derived, M general knowledge. None",
+    "replaces a calibration on the fleet at hand.",
     "",
 )
 _STOCK = (
@@ -99,7 +99,7 @@ _STOCK = (
 )
 _SHARED = (
     "WarmServe's mechanism: one pinned copy of every model per node, shared by all its GPUs, and",
-    "engines forked ahead, which take any model on any GPU set. A warm replica is its weights on its",
-    "GPUs and nothing else; a serving one owns its GPUs wholly. Loads take turns on a GPU and can be",
-    "cancelled. For simulation only.",
+    "engines forked ahead, which take any model on any GPU set. A warm replica is its weights on",
+    "its GPUs and nothing else; a serving one owns its GPUs wholly. Loads take turns on a GPU and",
+    "can be cancelled. For simulation only.",
 )

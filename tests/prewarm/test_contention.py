@@ -205,3 +205,31 @@ def test_a_model_on_the_cpu_is_not_tried_on_gpus_nor_the_other_way_round() -> No
         plan = decide(whole, [], *(asks(m.id, held=1) for m in whole.models))
         where = {a.model_id: a.node_id for a in plan.actions if isinstance(a, Start)}
         assert where == ({"x": "a-cpu", "y": "b"} if len(whole.models) == 2 else {})
+
+
+def starting(replica: ReplicaState) -> ReplicaState:
+    return msgspec.structs.replace(
+        replica, phase=Phase.STARTING, action_id="someone's", target=Rung.SERVING
+    )
+
+
+def test_nobody_is_ended_beside_a_start_for_its_agent_would_refuse() -> None:
+    """A sleeper on another GPU ends for its host memory, one beside a start does not."""
+    models = [model(f"m{i}", kv_cache_bytes=KV) for i in range(4)]
+    whole = catalog(*models, nodes=(node(gpus=2, host_bytes=43 * GB),))
+    sleepers = [stands(f"r{i}", f"m{i}", Rung.PARKED, gpus=(i,)) for i in range(2)]
+    busy = starting(stands("s", "m2", gpus=(0,)))
+    plan = decide(whole, [*sleepers, busy], asks("m3", held=1), asks("m1", rate_per_s=4.0))
+    assert [a.replica_id for a in plan.actions if isinstance(a, Evict)] == ["r1"]
+
+
+def test_what_left_the_catalog_or_failed_ends_once_its_neighbour_has_started() -> None:
+    whole = catalog(model("a", kv_cache_bytes=KV), model("b", kv_cache_bytes=KV))
+    beside = starting(stands("b1", "b"))
+    for gone in (
+        stands("a1", "gone", Rung.PARKED),
+        stands("a1", "a", phase=Phase.FAILED),
+    ):
+        assert not decide(whole, [gone, beside]).actions
+        (evict,) = decide(whole, [gone]).actions
+        assert isinstance(evict, Evict)
