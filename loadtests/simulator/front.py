@@ -55,26 +55,28 @@ class OwnFront:
                 self._stage.poke()
             self._stage.refuse(request, verdict.why)
 
-    def ended(self, request: SimRequest, replica_id: str) -> None:
-        lane = request.lane
-        assert lane is not None, f"request {request.index} ended on {replica_id} without a lane"
-        if self.admission.release(lane):
-            self.admission.wake(request.spec.id, self._stage.now_us)
+    def ended(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002
+        self._free_slot(request)
 
-    def lost(self, request: SimRequest, replica_id: str) -> None:
+    def lost(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002
         """Nothing of an answer has come: elsewhere, or back to the head of the queue."""
-        self.ended(request, replica_id)
+        self._free_slot(request)
         self._follow(request, self.admission.again(request, self._stage.now_us))
 
     def expire(self, request: SimRequest) -> None:
         """No first token by the deadline, wherever it waits."""
-        sent_to = request.replica_id
-        if sent_to:
+        if request.replica_id:
             self._stage.refuse(request, Refusal.DEADLINE)
-            self.ended(request, sent_to)
+            self._free_slot(request)
         else:
             self.admission.leave(request)
             self._stage.refuse(request, Refusal.DEADLINE)
+
+    def _free_slot(self, request: SimRequest) -> None:
+        lane = request.lane
+        assert lane is not None, f"request {request.index} was never sent"
+        if self.admission.release(lane):
+            self.admission.wake(request.spec.id, self._stage.now_us)
 
     # --- the control loop's ground
 
