@@ -8,7 +8,7 @@ are what it stands in for.
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from gateway.admission import Admission, EtaOf, Held, No, Verdict
+from gateway.admission import Admission, EtaOf, Held, No, Verdict, demand_of
 from gateway.openai_api import Refusal
 from gateway.routing import Lane, RoutingTable
 from loadtests.simulator.port import SimRequest, Stage
@@ -81,19 +81,8 @@ class OwnFront:
     # --- the control loop's ground
 
     def demand(self, now_us: int) -> tuple[ModelDemand, ...]:
-        return tuple(self._demand_of(spec, now_us) for spec in self._specs.values())
-
-    def _demand_of(self, spec: ModelSpec, now_us: int) -> ModelDemand:
-        model_id, admission = spec.id, self.admission
-        return ModelDemand(
-            model_id=model_id,
-            held=admission.held(model_id),
-            in_flight=sum(lane.in_flight for lane in self.table.lanes(model_id)),
-            oldest_held_us=admission.oldest_held_us(model_id),
-            rate_per_s=self.rates.rate_per_s(model_id, now_us),
-            last_arrival_us=self.rates.last_us.get(model_id, 0),
-            wanted=admission.wanted(model_id, now_us),
-        )
+        admission, rates = self.admission, self.rates
+        return tuple(demand_of(spec, admission, rates, now_us) for spec in self._specs.values())
 
     def in_flight(self) -> dict[str, int]:
         return self.table.in_flight()
