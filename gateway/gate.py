@@ -9,14 +9,14 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from gateway.admission import Admission, EtaOf, Ticket
+from gateway.admission import Admission, EtaOf, Ticket, demand_of
 from gateway.queues import STALE_AFTER, QueueDepth, queue_depth
 from gateway.routing import Lane, RoutingTable, pick
 from gateway.telemetry import OutcomeKind, Record, Telemetry
 from gateway.tracing import CONTEXT_HEADERS, Trace, Tracing
 from gateway.upstream import UpstreamPool
 from gateway.wire import Request
-from placement.catalog import Adapter, Catalog, ModelId, ModelSpec, Tenant
+from placement.catalog import Adapter, Catalog, ModelSpec, Tenant
 from placement.clock import Clock
 from placement.engines.readings import Readings
 from placement.snapshot import ClusterSnapshot
@@ -243,7 +243,8 @@ class Gate:
     def demand(self, now_us: int) -> tuple[ModelDemand, ...]:
         if self._departed:
             self._forget_departed()
-        return tuple(self._demand_of(spec.id, now_us) for spec in list(self.specs.values()))
+        admission, rates = self.admission, self.rates
+        return tuple(demand_of(spec, admission, rates, now_us) for spec in self.specs.values())
 
     def _forget_departed(self) -> None:
         placed = {replica.model_id for replica in self.snapshot.replicas()}
@@ -254,17 +255,6 @@ class Gate:
                 self.table.forget(model_id)
                 del self.specs[model_id]
         self.windows.watch(self.specs, self.now_us())
-
-    def _demand_of(self, model_id: str, now_us: int) -> ModelDemand:
-        return ModelDemand(
-            model_id=ModelId(model_id),
-            held=self.admission.held(model_id),
-            in_flight=sum(lane.in_flight for lane in self.table.lanes(model_id)),
-            oldest_held_us=self.admission.oldest_held_us(model_id),
-            rate_per_s=self.rates.rate_per_s(model_id, now_us),
-            last_arrival_us=self.rates.last_us.get(model_id, 0),
-            wanted=self.admission.wanted(model_id, now_us),
-        )
 
     def in_flight(self) -> dict[str, int]:
         return self.table.in_flight()

@@ -9,7 +9,7 @@ from typing import Protocol
 from loadtests.simulator.agenda import Act, Agenda
 from loadtests.simulator.port import SimRequest
 from placement.catalog import ModelSpec
-from placement.engines.emulated_batch import Sequence, batch_of
+from placement.engines.emulated_batch import Progress, Sequence, batch_of
 from placement.service_time import longest_tokens
 
 
@@ -78,11 +78,13 @@ class Engine:
         self.serving = False
 
     def give_up(self, request: SimRequest) -> None:
-        """Its deadline has passed: whatever it holds here is free at once."""
+        """Its deadline has passed: whatever it holds here is free at once, and nothing that it
+        gains in this moment is told."""
         del self.requests[request.index]
         if self.serving:
-            self._tell(self.agenda.now_us)
+            told = self.batch.milestones(self.agenda.now_us)
             self.batch.cancel(request.index)
+            self._tell_of([one for one in told if one.seq_id != request.index])
             self._arm(self.batch.next_us())
 
     def lose(self) -> list[SimRequest]:
@@ -114,7 +116,10 @@ class Engine:
 
     def _tell(self, now_us: int) -> None:
         """First tokens and ends until now."""
-        for seq_id, _, at_us, first, finished in self.batch.milestones(now_us):
+        self._tell_of(self.batch.milestones(now_us))
+
+    def _tell_of(self, told: list[Progress]) -> None:
+        for seq_id, _, at_us, first, finished in told:
             if first:
                 request = self.requests[seq_id]
                 request.first_us = at_us

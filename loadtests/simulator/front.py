@@ -8,7 +8,7 @@ are what it stands in for.
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from gateway.admission import Admission, EtaOf, Held, No, Verdict
+from gateway.admission import Admission, EtaOf, Held, No, Verdict, demand_of
 from gateway.openai_api import Refusal
 from gateway.routing import Lane, RoutingTable
 from loadtests.simulator.port import SimRequest, Stage
@@ -27,7 +27,6 @@ class OwnFront:
         self._stage = stage
         self._specs: dict[str, ModelSpec] = {m.id: m for m in catalog.models}
         self._snapshot = ClusterSnapshot(version=0)
-        self._lanes: dict[str, Lane] = {}
         self._watches = {m.deadline_us: Watch(self.expire, stage) for m in catalog.models}
 
     # --- requests
@@ -43,7 +42,7 @@ class OwnFront:
     def go(self, request: SimRequest, lane: Lane) -> None:
         """A lane's slot is taken for this request: send it."""
         request.held_since_us = 0
-        self._lanes[lane.lane_id] = lane
+        request.lane = lane
         self._stage.send(request, lane.lane_id)
 
     def _follow(self, request: SimRequest, verdict: Verdict) -> None:
@@ -56,41 +55,34 @@ class OwnFront:
                 self._stage.poke()
             self._stage.refuse(request, verdict.why)
 
-    def ended(self, request: SimRequest, replica_id: str) -> None:
-        if self.admission.release(self._lanes[replica_id]):
-            self.admission.wake(request.spec.id, self._stage.now_us)
+    def ended(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002
+        self._free_slot(request)
 
-    def lost(self, request: SimRequest, replica_id: str) -> None:
+    def lost(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002
         """Nothing of an answer has come: elsewhere, or back to the head of the queue."""
-        self.ended(request, replica_id)
+        self._free_slot(request)
         self._follow(request, self.admission.again(request, self._stage.now_us))
 
     def expire(self, request: SimRequest) -> None:
         """No first token by the deadline, wherever it waits."""
-        sent_to = request.replica_id
-        if sent_to:
+        if request.replica_id:
             self._stage.refuse(request, Refusal.DEADLINE)
-            self.ended(request, sent_to)
+            self._free_slot(request)
         else:
             self.admission.leave(request)
             self._stage.refuse(request, Refusal.DEADLINE)
 
+    def _free_slot(self, request: SimRequest) -> None:
+        lane = request.lane
+        assert lane is not None, f"request {request.index} was never sent"
+        if self.admission.release(lane):
+            self.admission.wake(request.spec.id, self._stage.now_us)
+
     # --- the control loop's ground
 
     def demand(self, now_us: int) -> tuple[ModelDemand, ...]:
-        return tuple(self._demand_of(spec, now_us) for spec in self._specs.values())
-
-    def _demand_of(self, spec: ModelSpec, now_us: int) -> ModelDemand:
-        model_id, admission = spec.id, self.admission
-        return ModelDemand(
-            model_id=model_id,
-            held=admission.held(model_id),
-            in_flight=sum(lane.in_flight for lane in self.table.lanes(model_id)),
-            oldest_held_us=admission.oldest_held_us(model_id),
-            rate_per_s=self.rates.rate_per_s(model_id, now_us),
-            last_arrival_us=self.rates.last_us.get(model_id, 0),
-            wanted=admission.wanted(model_id, now_us),
-        )
+        admission, rates = self.admission, self.rates
+        return tuple(demand_of(spec, admission, rates, now_us) for spec in self._specs.values())
 
     def in_flight(self) -> dict[str, int]:
         return self.table.in_flight()
@@ -127,6 +119,10 @@ class Watch:
             self._stage.at(young[0].deadline_us, self._ring)
 
     def _ring(self) -> None:
+        """A first token at the very deadline is in time: let this moment's come first."""
+        self._stage.at(self._stage.now_us, self._refuse_late)
+
+    def _refuse_late(self) -> None:
         young, now_us = self._young, self._stage.now_us
         while young and (young[0].first_us or young[0].deadline_us <= now_us):
             request = young.popleft()

@@ -31,6 +31,7 @@ class Laws:
             node.check()
         for engine in self._engines.values():
             check_tokens(engine)
+            check_alarm(engine)
 
     def check_run(self, run: Run) -> None:
         """Once it is over: every request has ended, and tokens are those of whole answers."""
@@ -78,3 +79,10 @@ def check_tokens(engine: Engine) -> None:
     assert batch.running <= batch.max_num_seqs, f"{engine.replica_id}: {batch.running} sequences"
     inside = batch.running + batch.waiting
     assert inside == (len(engine.requests) if engine.serving else 0), engine.replica_id
+
+
+def check_alarm(engine: Engine) -> None:
+    """Whatever its batch does next is not slept through."""
+    next_us = engine.batch.next_us() if engine.serving else None
+    if next_us is not None:
+        assert 0 <= engine.due_us <= next_us, f"{engine.replica_id} sleeps until {engine.due_us}"

@@ -94,7 +94,8 @@ class Meter:
         engine.unused, engine.climb_bytes = False, 0
 
     def dropped(self, engine: Engine) -> None:
-        """Its weights have left the GPU, or it has ended."""
+        """Its weights have left the GPU, or it has ended. Nobody's answer may be lost by that."""
+        assert not (engine.serving and engine.busy), f"{engine.replica_id} was dropped while busy"
         self.run.evictions += 1
         self.run.wasted_bytes += engine.climb_bytes
         engine.unused, engine.climb_bytes = False, 0

@@ -115,6 +115,7 @@ class SimRequest(Ticket):
     __slots__ = (
         "first_us",
         "index",
+        "lane",
         "model",
         "on_lane",
         "output_tokens",
@@ -141,6 +142,8 @@ class SimRequest(Ticket):
         """Of its first token; -1 once it has ended without one."""
         self.replica_id = ""
         """Whose engine has it, or had it last when it ended."""
+        self.lane: Lane | None = None
+        """Our gateway's way to that engine; its slot is taken until the request ends there."""
         self.on_lane = on_lane
 
     def go(self, lane: Lane) -> None:

@@ -85,10 +85,10 @@ class World:
         self._end_us = setup.warmup_us + setup.demand.duration_us
 
     def _make_front(self, policy: Policy) -> tuple[Front, Callable[[SimRequest, Lane], None]]:
+        front: Front = OwnFront(self._catalog, self, self._rounds.eta_us)
         if policy.front is not None:
-            return policy.front(self), _no_lane
-        own = OwnFront(self._catalog, self, self._rounds.eta_us)
-        return own, own.go
+            front = policy.front(self)
+        return front, front.go if isinstance(front, OwnFront) else _no_lane
 
     def _make_node(self, node_id: str) -> Node:
         spec = self._node_spec(node_id)

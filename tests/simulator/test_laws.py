@@ -7,6 +7,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -14,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.draws import stream
-from loadtests.simulator.port import Brain, Elastic, Ending, NodeEvent, NodeEventKind, Policy, Run
+from loadtests.simulator.front import OwnFront
+from loadtests.simulator.port import (
+    Brain,
+    Elastic,
+    Ending,
+    NodeEvent,
+    NodeEventKind,
+    Policy,
+    Run,
+    Stage,
+)
 from loadtests.simulator.world import simulate
 from placement.catalog import Catalog, Mechanism, ModelSpec, ReplicaId, World
 from placement.constants import ACTIVATIONS_BYTES
@@ -33,6 +44,7 @@ from placement.plan import (
     Victim,
     Warm,
 )
+from placement.service_time import longest_tokens
 from placement.snapshot import ClusterSnapshot, ReplicaState, Rung
 from prewarm.controller import Answered, Ended, Event, Observed
 from tests.builders import GB, catalog, model, node
@@ -121,6 +133,13 @@ class Reckless:
         return on(Promote, one.replica_id, node_id=one.node_id, victims=victims)
 
 
+class Unfenced(OwnFront):
+    """A gateway that lets replicas step down under its requests: nodes have to refuse."""
+
+    def fence(self, replica_ids: Iterable[str]) -> bool:  # noqa: ARG002
+        return True
+
+
 def drawn_catalog(seed: int, world: World) -> Catalog:
     rng = stream(seed, "tests/catalog")
     nodes = tuple(node(f"n{i}", gpus=4, host_bytes=2000 * GB) for i in range(rng.integers(1, 4)))
@@ -137,6 +156,7 @@ def drawn_model(model_id: str, rng: np.random.Generator, world: World) -> ModelS
         weights_bytes=weights,
         gpus=gpus,
         kv_cache_bytes=room if world is World.W else int(rng.integers(2, 20)) * GB,
+        kv_bytes_per_token=int(rng.choice([131_072, 12_000_000])),
         max_num_seqs=int(rng.integers(1, 12)),
         max_model_len=2048,
         deadline_us=int(rng.integers(2, 90)) * US,
@@ -167,8 +187,18 @@ def drawn_run(seed: int, world: World, brain_of: str) -> tuple[Run, Brain]:
         else (),
         elastic=elastic if rng.integers(2) else None,
     )
-    policy = reactive(whole) if brain_of == "ours" else Policy(brain=Reckless(whole, seed))
+    policy = reactive(whole) if brain_of == "ours" else reckless(whole, seed)
     return simulate(made, policy, checked=True), policy.brain
+
+
+def reckless(whole: Catalog, seed: int) -> Policy:
+    """With every other seed the gateway is no better."""
+    brain = Reckless(whole, seed)
+
+    def unfenced(stage: Stage) -> Unfenced:
+        return Unfenced(whole, stage, lambda model_id: brain.eta_us(model_id, stage.now_us))
+
+    return Policy(brain=brain, front=unfenced if seed % 2 else None)
 
 
 def check_fates(run: Run, whole: Catalog, demand: Rows) -> None:
@@ -177,7 +207,7 @@ def check_fates(run: Run, whole: Catalog, demand: Rows) -> None:
     rows = [row for pair in columns for row in zip(*pair, strict=True)]
     assert len(run.ending) == len(rows)
     answered = [i for i, ending in enumerate(run.ending) if ending == Ending.ANSWERED]
-    longest = [min(m.max_model_len, 2048) for m in whole.models]
+    longest = [longest_tokens(m) for m in whole.models]
     asked_in = sum(int(rows[i][0]) for i in answered)
     asked_out = sum(min(int(rows[i][1]), longest[run.model[i]] - int(rows[i][0])) for i in answered)
     assert (run.tokens_in, run.tokens_out) == (asked_in, asked_out)

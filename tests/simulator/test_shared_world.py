@@ -177,6 +177,16 @@ def test_a_drain_gives_kv_pages_away_into_which_others_load() -> None:
     assert list(run.ending) == [Ending.ANSWERED]
 
 
+def test_a_cache_that_is_given_away_leaves_the_longest_answer_its_room() -> None:
+    """48.5 GB are 2,425 tokens; a 32nd of them and those in use would not hold 1,600."""
+    tight = shared("a", kv_bytes_per_token=20_000_000)
+    script = Script((1, start("a0", "a", 0)), (6, on(Drain, "a0", release_kv=True)))
+    run = played(cluster(tight), script, Ask(5.9, "a", output_tokens=1500))
+    released = [r.released_bytes for s in script.seen for r in s.replicas()]
+    assert 0 < next(filter(None, released)) <= 825 * 20_000_000
+    assert list(run.ending) == [Ending.ANSWERED]
+
+
 def test_without_lazy_mapping_a_launch_waits_for_the_whole_cache() -> None:
     """80 GB x 0.9 - 22 GB - 1.5 GB = 48.5 GB, at 0.0178 s a GB."""
     eager = shared("a", mechanism=Mechanism(world=World.W, lazy_kv=False))

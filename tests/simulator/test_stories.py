@@ -1,9 +1,19 @@
 """World S, one behaviour each: a few models, a few requests, and what became of them."""
 
+import pytest
+
+from loadtests.simulator.front import OwnFront
 from loadtests.simulator.keeper import WANT_US
-from loadtests.simulator.port import Elastic, Ending, NodeEvent, NodeEventKind, Policy
+from loadtests.simulator.port import (
+    Elastic,
+    Ending,
+    NodeEvent,
+    NodeEventKind,
+    Policy,
+    SimRequest,
+)
 from loadtests.simulator.world import simulate
-from placement.catalog import ModelId, ReplicaId
+from placement.catalog import ModelId, ReplicaId, ServiceTimes
 from placement.edges import climb_us, edge_us, step_edge
 from placement.plan import (
     Drain,
@@ -22,6 +32,10 @@ from tests.simulator.scripts import Script, base, on, start
 from tests.simulator.worlds import Ask, asked, played, setup
 
 US = 1_000_000
+
+
+def parked(replica_id: str) -> Victim:
+    return Victim(replica_id=ReplicaId(replica_id), to=Rung.PARKED)
 
 
 def test_a_cold_model_is_held_started_and_served() -> None:
@@ -108,7 +122,7 @@ def test_victims_step_down_side_by_side_before_the_climb() -> None:
         for m, w in (("a", 10), ("b", 20), ("c", 30))
     ]
     whole = catalog(*trio, nodes=(node(gpus=1),))
-    victims = tuple(Victim(replica_id=ReplicaId(v), to=Rung.PARKED) for v in ("a", "b"))
+    victims = (parked("a"), parked("b"))
     script = Script(
         (1, start("c", "c")),
         (50, on(Park, "c")),
@@ -148,6 +162,51 @@ def test_what_its_deadline_overtakes_has_failed_and_its_engine_is_ended() -> Non
     assert run.gpu_us_serving < 5 * US
 
 
+def test_whoever_was_to_climb_stays_where_it_was_if_room_could_not_be_made_in_time() -> None:
+    script = Script(
+        (1, start("a", "a")),
+        (50, on(Park, "a")),
+        (60, start("b", "b")),
+        (100, on(Promote, "a", victims=(parked("b"),), deadline_us=100 * US + 700_000)),
+    )
+    pair = [model(m, weights_bytes=30 * GB, kv_cache_bytes=30 * GB) for m in "ab"]
+    demand, whole = asked("ab", duration_s=110), catalog(*pair, nodes=(node(gpus=1),))
+    simulate(setup(whole, demand), Policy(brain=script), checked=True)
+    assert script.outcomes[-1].status is OutcomeStatus.FAILED
+    left = [(r.replica_id, r.rung, r.action_id) for r in script.seen[-1].replicas()]
+    assert left == [("a", Rung.PARKED, "")], "its victim's state is unknown: it was ended"
+
+
+def test_weights_kept_on_a_gpu_make_the_next_request_a_hit() -> None:
+    script = Script((1, start("r", "small")), (60, on(Warm, "r")), (80, on(Promote, "r")))
+    demand = asked(["small"], Ask(0.5, "small"), Ask(80.1, "small"), duration_s=100)
+    run = simulate(setup(catalog(model()), demand), Policy(brain=script), checked=True)
+    assert (run.prewarm_misses, run.prewarm_hits) == (1, 1)
+
+
+def test_a_front_hears_once_of_each_request_on_a_lost_node() -> None:
+    whole = catalog(model(max_num_seqs=2), nodes=(node("n0"), node("n1")))
+    loss = NodeEvent(at_us=60 * US, node_id="n0", kind=NodeEventKind.LOST)
+    heard: list[tuple[str, int]] = []
+
+    class Noting(OwnFront):
+        def ended(self, request: SimRequest, replica_id: str) -> None:
+            heard.append(("ended", request.index))
+            super().ended(request, replica_id)
+
+        def lost(self, request: SimRequest, replica_id: str) -> None:
+            heard.append(("lost", request.index))
+            super().lost(request, replica_id)
+
+    script = Script((1, start("r", "small", node_id="n0")))
+    demand = asked(["small"], Ask(59, "small", 100, 900), Ask(59.99, "small", 8000, 50))
+    policy = Policy(brain=script, front=lambda stage: Noting(whole, stage, lambda _: 0))
+    made = setup(whole, demand, node_events=(loss,))
+    run = simulate(made, policy, checked=True)
+    assert list(run.ending) == [Ending.CUT, Ending.REFUSED]
+    assert heard == [("ended", 0), ("lost", 1)]
+
+
 def test_an_action_for_a_node_that_is_not_there_and_one_on_a_busy_replica_are_refused() -> None:
     script = Script(
         (1, start("r", "small")),
@@ -159,6 +218,34 @@ def test_an_action_for_a_node_that_is_not_there_and_one_on_a_busy_replica_are_re
     codes = {r.reason_code for r in script.refused}
     assert codes == {RefusalCode.BUSY, RefusalCode.NODE_UNREACHABLE}
     assert list(run.ending) == [Ending.ANSWERED]
+
+
+@pytest.mark.parametrize(("patience_us", "ending"), [(0, Ending.ANSWERED), (-1, Ending.REFUSED)])
+def test_a_first_token_at_the_very_deadline_is_in_time(patience_us: int, ending: Ending) -> None:
+    """Prefill takes half a second; patience as long, or a microsecond less."""
+    fixed = ServiceTimes(prefill_us=500_000, decode_step_us=10_000)
+    whole = catalog(model(service=fixed, deadline_us=500_000 + patience_us))
+    script = Script((1, start("r", "small")))
+    demand = asked(["small"], Ask(60, "small"), Ask(60, "small"), Ask(60.1, "small"))
+    run = simulate(setup(whole, demand), Policy(brain=script), checked=True)
+    assert list(run.ending) == [ending] * 3
+
+
+def test_whoever_gives_up_in_the_moment_of_its_first_token_has_given_up() -> None:
+    """A front other than ours may refuse at any moment: here, when the first token comes."""
+    fixed = ServiceTimes(prefill_us=500_000, decode_step_us=10_000)
+    whole = catalog(model(service=fixed))
+
+    class Impatient(OwnFront):
+        def arrive(self, request: SimRequest) -> None:
+            self._stage.at(request.arrived_us + 500_000, lambda: self.expire(request))
+            super().arrive(request)
+
+    script = Script((1, start("r", "small")))
+    demand = asked(["small"], Ask(60, "small"), duration_s=70)
+    policy = Policy(brain=script, front=lambda stage: Impatient(whole, stage, lambda _: 0))
+    run = simulate(setup(whole, demand), policy, checked=True)
+    assert list(run.ending) == [Ending.REFUSED]
 
 
 def test_a_prompt_that_no_engine_can_take_is_refused() -> None:
