@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from loadtests.study.cells import Cell, Place
+from loadtests.study.gains import AXES, CHALLENGER, gain_by_place, lost, where_all_were_served
+from loadtests.study.lines import heads, mean, percent, row, seconds, shown
 from loadtests.study.sides import Twin, twin_lines
 from loadtests.study.summary import (
     BASELINE,
     ORACLE,
-    Pair,
     against_oracle,
     below_bound,
     orderings,
@@ -21,9 +22,6 @@ from loadtests.study.summary import (
     ratios,
 )
 from loadtests.validation.figures import Figure, Verdict, figure_rows, ordering_rows
-
-CHALLENGER = "warmserve"
-LOST_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,26 +120,28 @@ def _warmserve16(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"### World {world}: {places} cells, seeds: {seeds}"
         yield ""
         yield from _policies_table(inside)
-        yield from _gain_by_place(pairs(inside, CHALLENGER, BASELINE))
-        yield from _lost(pairs(inside, CHALLENGER, BASELINE))
+        compared = pairs(inside, CHALLENGER, BASELINE)
+        yield from where_all_were_served(compared)
+        yield from gain_by_place(compared)
+        yield from lost(compared)
 
 
 def _policies_table(cells: Sequence[Cell]) -> Iterator[str]:
-    yield from _heads(_POLICY_HEADS)
+    yield from heads(_POLICY_HEADS)
     for policy in dict.fromkeys(cell.policy for cell in cells):
         own = [cell for cell in cells if cell.policy == policy]
         gain = ratios(pairs(cells, policy, BASELINE))
-        shown = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")] if gain else ["–"] * 3
-        row = [
+        gains = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")] if gain else ["–"] * 3
+        told = [
             f"`{policy}`",
             str(len(own)),
-            *shown,
+            *gains,
             str(gain["lost"]) if gain else "–",
-            *(_percent([getattr(cell, share) for cell in own]) for share in _SHARES),
+            *(percent([getattr(cell, share) for cell in own]) for share in _SHARES),
             str(sum(cell.requests - cell.served for cell in own)),
-            *(_mean([getattr(cell, cost) for cell in own]) for cost in _COSTS),
+            *(mean([getattr(cell, cost) for cell in own]) for cost in _COSTS),
         ]
-        yield _row(row)
+        yield row(told)
     yield ""
 
 
@@ -157,63 +157,21 @@ _SHARES = ("share_under_100ms", "share_under_slo", "itl_attainment")
 _COSTS = ("gpu_hours_serving", "hbm_gb_hours_idle")
 
 
-def _gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
-    """Where on the grid the challenger's gains lie."""
-    if not compared:
-        return
-    yield f"Gain of `{CHALLENGER}` over `{BASELINE}`, worst / median / best, along each axis:"
-    yield ""
-    yield from _heads(("axis", "value", "gain", "cells", "lost"))
-    for axis in ("rps", "alpha", "cv", "hour"):
-        values = {getattr(pair.cell, axis) for pair in compared}
-        for value in sorted(values, key=_in_order):
-            here = ratios(pair for pair in compared if getattr(pair.cell, axis) == value)
-            if value is not None and here:
-                gain = " / ".join(f"{here[key]:.3g}" for key in ("worst", "median", "best"))
-                yield _row([axis, _shown(value), gain, str(here["compared"]), str(here["lost"])])
-    yield ""
-
-
-def _in_order(value: float | str | None) -> tuple[int, float | str]:
-    """Nothing, then words, then numbers."""
-    return (0, "") if value is None else (1 + isinstance(value, float), value)
-
-
-def _lost(compared: Sequence[Pair]) -> Iterator[str]:
-    """The cells it loses, worst first."""
-    losses = sorted(
-        (pair for pair in compared if pair.ratio is not None and pair.ratio < 1),
-        key=lambda pair: pair.ratio or 0.0,
-    )
-    if not losses:
-        return
-    yield f"`{CHALLENGER}` loses {len(losses)} of {len(compared)} cells; the worst of them:"
-    yield ""
-    yield from _heads(("rps", "alpha", "cv", "hour", "seed", "its P99 s", "reactive's", "gain"))
-    for pair in losses[:LOST_SHOWN]:
-        place = [_shown(getattr(pair.cell, axis)) for axis in ("rps", "alpha", "cv", "hour")]
-        times = [_seconds(one.ttft_ms.p99) for one in pair]
-        yield _row([*place, str(pair.cell.seed), *times, f"{pair.ratio:.3g}"])
-    yield ""
-
-
 def _close(cells: Sequence[Cell]) -> Iterator[str]:
     if not cells:
         return
     yield "### Cells in which it is open who wins, with more seeds (world W)"
     yield ""
-    yield from _heads(
-        ("rps", "alpha", "cv", "hour", "seeds", "won", "gain worst", "median", "best")
-    )
+    yield from heads(("rps", "alpha", "cv", "hour", "seeds", "won", "gain worst", "median", "best"))
     compared = pairs(cells, CHALLENGER, BASELINE)
     for place in dict.fromkeys(pair.cell.place[:-1] for pair in compared):
         here = [pair for pair in compared if pair.cell.place[:-1] == place]
         gain = ratios(here)
         if gain is not None:
-            axes = [_shown(getattr(here[0].cell, axis)) for axis in ("rps", "alpha", "cv", "hour")]
+            axes = [shown(getattr(here[0].cell, axis)) for axis in AXES]
             won = gain["compared"] - gain["lost"]
-            shown = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")]
-            yield _row([*axes, str(gain["compared"]), str(won), *shown])
+            gains = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")]
+            yield row([*axes, str(gain["compared"]), str(won), *gains])
     yield ""
 
 
@@ -263,7 +221,7 @@ def _oracle(cells: Sequence[Cell], others: Mapping[str, Sequence[Cell]]) -> Iter
     yield "All climbs free and instant, requests repacked at will, GPUs and service times the same."
     yield "A violation is a cell in which a policy's P50, P95 or P99 lies below the oracle's."
     yield ""
-    yield from _heads(
+    yield from heads(
         ("scenario", "policy", "cells compared", "violations", "P99 ÷ the oracle's, median")
     )
     for scenario, own in {"warmserve16": cells, **others}.items():
@@ -275,7 +233,7 @@ def _oracle(cells: Sequence[Cell], others: Mapping[str, Sequence[Cell]]) -> Iter
                 times = found["p99_times_oracle_median"]
                 over = "–" if times is None else f"{times:.3g}"
                 count, bad = str(found["compared"]), sum(map(below_bound, compared))
-                yield _row([scenario, f"`{policy}`", count, str(bad), over])
+                yield row([scenario, f"`{policy}`", count, str(bad), over])
     yield ""
 
 
@@ -294,7 +252,7 @@ def _others(others: Mapping[str, Sequence[Cell]], questions: Mapping[str, str]) 
         yield from (f"- {note}" for note in notes)
         if notes:
             yield ""
-        yield from _heads(_OTHER_HEADS)
+        yield from heads(_OTHER_HEADS)
         yield from (_other_row(cell, cells) for cell in cells)
         yield ""
 
@@ -303,8 +261,8 @@ def _told_of(cell: Cell) -> Iterator[str]:
     if "factor" in cell.level:
         level = cell.level
         yield (
-            f"thinned by {_shown(level['factor'])}, bound by the {level['binding']}: mean load "
-            f"{_shown(level['mean_load'])}, peak {_shown(level['peak_load'])} of serving capacity"
+            f"thinned by {shown(level['factor'])}, bound by the {level['binding']}: mean load "
+            f"{shown(level['mean_load'])}, peak {shown(level['peak_load'])} of serving capacity"
         )
     yield from cell.notes
 
@@ -313,14 +271,14 @@ def _other_row(cell: Cell, cells: Sequence[Cell]) -> str:
     beside = next((p for p in pairs([*cells], cell.policy, BASELINE) if p.cell is cell), None)
     gain = beside.ratio if beside else None
     times = (cell.ttft_ms.p50, cell.ttft_ms.p95, cell.ttft_ms.p99)
-    return _row(
+    return row(
         [
             cell.world,
             f"`{cell.policy}`",
             str(cell.requests),
-            *map(_seconds, times),
+            *map(seconds, times),
             "–" if gain is None else f"{gain:.3g}",
-            _percent([cell.share_under_slo]),
+            percent([cell.share_under_slo]),
             str(cell.requests - cell.served),
             f"{cell.gpu_hours:.1f}",
             f"{cell.gpu_hours_serving:.1f}",
@@ -345,13 +303,13 @@ def _speed(speeds: Iterable[Speed]) -> Iterator[str]:
     yield ""
     yield "`steady`, our controller in the loop, one process on one core, demand drawn meanwhile."
     yield ""
-    yield from _heads(
+    yield from heads(
         ("policy", "world", "GPUs", "simulated h", "requests", "wall s", "requests/s", "RSS MB")
     )
     for one in speeds:
         figures = [f"{one.simulated_h:g}", str(one.requests), f"{one.wall_s:.1f}"]
         rates = [f"{one.per_s:.0f}", f"{one.rss_mb:.0f}"]
-        yield _row([f"`{one.policy}`", one.world, str(one.gpus), *figures, *rates])
+        yield row([f"`{one.policy}`", one.world, str(one.gpus), *figures, *rates])
     yield ""
 
 
@@ -365,29 +323,3 @@ def _failed(failed: Sequence[str]) -> Iterator[str]:
 def _by_world(cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     for world in sorted({cell.world for cell in cells}, reverse=True):
         yield world, [cell for cell in cells if cell.world == world]
-
-
-def _heads(names: Sequence[str]) -> Iterator[str]:
-    yield _row(names)
-    yield "|" + "---|" * len(names)
-
-
-def _row(values: Iterable[str]) -> str:
-    return f"| {' | '.join(values)} |"
-
-
-def _shown(value: object) -> str:
-    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _seconds(ms: float | None) -> str:
-    return "–" if ms is None else f"{ms / 1000:.3f}"
-
-
-def _percent(shares: Sequence[float | None]) -> str:
-    found = [share for share in shares if share is not None]
-    return f"{100 * sum(found) / len(found):.1f} %" if found else "–"
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.2f}" if values else "–"

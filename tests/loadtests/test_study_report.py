@@ -178,3 +178,11 @@ def test_a_live_fleet_stands_beside_the_simulator_and_the_worst_figure_is_named(
     assert rows(text, "ttft_p50_ms") == [["ttft_p50_ms", "80", "70", f"{80 / 70:.3f}"]]
     assert f"Farthest apart: `ttft_p50_ms`, {80 / 70:.3f}." in text
     assert "beside a live fleet" not in written()
+
+
+def test_a_gain_made_of_refusals_is_told_apart() -> None:
+    refusing = [cell("reactive", 999_000.0, rps=25.0, served=9), cell("warmserve", 100.0, rps=25.0)]
+    text = written(grid=[*duel(30.0, rps=5.0), *duel(2.0, rps=10.0), *refusing])
+    assert "both served everybody (2 of 3 pairs)" in text
+    assert "30 at best" in text
+    assert "1 pairs have 20 or more" in text
