@@ -28,6 +28,10 @@ from placement.edges import footprint_bytes
 from placement.feasibility import usable_hbm_bytes
 from prewarm.traces.records import DAY_US, HOUR_US, Counts
 
+REQUESTS_PER_BIN_MAX = 5_000_000
+REQUESTS_MAX = 100_000_000
+"""About 2.5 GB of results."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -55,6 +59,7 @@ def build(name: str, file: ScenarioFile, traced: Traced, wanted: Wanted) -> Buil
     where = _slice(file, traced.counts, counts, wanted)
     table = _bounded(traced.lengths, file)
     level = _level(file, catalog, traced.counts.width_us, counts, where, table, wanted.cell)
+    _check_size(level.scaled[where.rows(traced.counts.width_us, where.duration_us)])
     ids = tuple(model_ids(file))
     demand = ShapedDemand(
         models=ids,
@@ -83,6 +88,17 @@ def build(name: str, file: ScenarioFile, traced: Traced, wanted: Wanted) -> Buil
     )
     notes = (*notes, *_notes(file, traced, where))
     return Built(setup=setup, level=level.level.told, notes=notes)
+
+
+def _check_size(expected: Floats) -> None:
+    """A bin is drawn at once, and every request's fate is kept: refuse what would not fit."""
+    bin_max, total = float(expected.sum(axis=1).max()), float(expected.sum())
+    if bin_max > REQUESTS_PER_BIN_MAX or total > REQUESTS_MAX:
+        raise AskedError(
+            f"this cell asks for {total:.2g} requests, {bin_max:.2g} of them in one bin of the "
+            f"trace; at most {REQUESTS_MAX:.0e} and {REQUESTS_PER_BIN_MAX:.0e} are run: ask for "
+            "a lower rate or load, or for a shorter --duration"
+        )
 
 
 def _notes(file: ScenarioFile, traced: Traced, where: "_Slice") -> Iterator[str]:

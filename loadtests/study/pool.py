@@ -15,6 +15,8 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
+from loadtests.errors import AskedError
+
 Told = Callable[[float], None]
 T = TypeVar("T")
 
@@ -128,6 +130,8 @@ def _child(work: Callable[[T, Told], None], pipe: Any) -> None:
 
     try:
         work(item, tell)
+    except AskedError as error:  # what was asked is at fault: a sentence, not a trace of our code
+        pipe.send(str(error))
     except Exception:  # whatever went wrong is told, and costs this item alone
         pipe.send(traceback.format_exc())
     else:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.errors import AskedError
 from loadtests.scenarios import demand as demand_module
 from loadtests.scenarios.demand import Traced
 from loadtests.scenarios.setups import Wanted, build
@@ -249,3 +250,8 @@ def test_real_traces_are_read_where_they_lie_and_holes_are_bridged() -> None:
     assert found.holes == 37 * 43  # 37 rows in which all 43 clients of m-small are zero
     column = found.counts.streams.index("m-small/c5")
     assert found.counts.counts[1032, column] > 0
+
+
+def test_more_requests_than_memory_holds_are_refused_before_one_is_drawn() -> None:
+    with pytest.raises(AskedError, match="ask for a lower rate"):
+        demand_of(scenario(), cell=CellEntry(rps=1e6, alpha=1.0))
