@@ -684,12 +684,12 @@ def test_411_2_what_a_dropped_wide_replica_held_elsewhere_stays_deducted() -> No
         cluster = HandCluster(gpus=2)
         brain = policy(specs, usual, Flags(dropped_stays_booked=as_released))
         there = replica("large-0", "large", (0,)), replica("two-1", "two", (0, 1))
-        brain.see(cluster.put(replica("a-1", "a", (0,)), *there))
+        brain.see(cluster.put(replica("a-0", "a", (0,)), *there))
         created_on_0 = brain.create_for("a", 0)  # drops both that overlap GPU 0
         assert created_on_0 is not None
         cluster.gone("large-0")
         cluster.gone("two-1")
-        brain.see(cluster.put(replica("a-1", "a", (0,), Rung.SERVING)))
+        brain.see(cluster.put(replica("a-0", "a", (0,), Rung.SERVING)))
         found[as_released] = [told(a) for a in brain.pass_at(0).actions if "large" in told(a)]
         if as_released:
             # Once GPU 1 has run an instance, its books are right again: 72 - 16 is enough for 40.
@@ -702,7 +702,7 @@ def test_411_2_what_a_dropped_wide_replica_held_elsewhere_stays_deducted() -> No
             assert again == ["start large on [1] to warm"]
             # And GPU 0 owes nothing: once the launch there has drained, 72 - 16 take the second.
             finish(brain, created_on_0[1].actions[0])
-            brain.see(cluster.put(replica("a-1", "a", (0,)), replica("large-1", "large", (1,))))
+            brain.see(cluster.put(replica("a-0", "a", (0,)), replica("large-1", "large", (1,))))
             second = [told(a) for a in brain.pass_at(3 * US).actions]
             assert second == ["start large on [0] to warm"]
     assert found == {True: [], False: ["start large on [1] to warm"]}

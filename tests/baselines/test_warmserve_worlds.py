@@ -1,13 +1,21 @@
 """What WarmServe's verbs become in world S, and its gateway between snapshots and outcomes."""
 
+from pathlib import Path
 from typing import Any
 
+from loadtests.baselines.registry import POLICIES
 from loadtests.baselines.warmserve.books import Doing, book_of
 from loadtests.baselines.warmserve.brain import WarmServe
 from loadtests.baselines.warmserve.flags import AS_RELEASED, Flags
 from loadtests.baselines.warmserve.forecast import Seen
 from loadtests.baselines.warmserve.front import OwnGateway
 from loadtests.baselines.warmserve.launch import choose, steps_down
+from loadtests.scenarios.files import load_scenario
+from loadtests.scenarios.setups import Wanted, build
+from loadtests.scenarios.shape import CellEntry
+from loadtests.scenarios.traced import traced
+from loadtests.simulator.world import simulate
+from loadtests.trace_places import traces_folder
 from placement.catalog import ModelId, ModelSpec, World
 from placement.snapshot import Phase, ReplicaState, Rung
 from prewarm.controller import Observed
@@ -163,3 +171,15 @@ def test_our_gateway_gets_one_creation_at_a_time_for_held_requests() -> None:
         plan = brain.step(seen)
         assert plan is not None
         assert [told(a) for a in plan.actions] == expected
+
+
+def test_an_instance_whose_gpus_cannot_be_cleared_is_not_registered_a_second_time() -> None:
+    """A found case: two creations of one pass chose the same sleeper, the first in vain. Requests
+    were then given to an instance that had gone."""
+    found = load_scenario("warmserve16").file
+    folder = traces_folder(None, Path.cwd())
+    demand = traced(found.demand.source, len(found.models), folder, None)
+    cell = CellEntry(rps=20.0, alpha=1.0, cv=4.0, hour="busiest")
+    setup = build("warmserve16", found, demand, Wanted(cell=cell, world=World.S, seed=0)).setup
+    run = simulate(setup, POLICIES["warmserve"](setup))
+    assert len(run.ending) == sum(len(chunk) for chunk in setup.demand.chunks())

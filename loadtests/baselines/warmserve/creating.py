@@ -50,14 +50,17 @@ class Creations:
         if choice is None:
             return None
         books, copy = belief.books(), choice.copy
-        instance = Instance(
-            replica_id=belief.scribe.new_replica(spec.id) if copy is None else copy.replica_id,
-            model_id=spec.id,
-            node_id=choice.node_id,
-            gpu_ids=choice.gpu_ids,
-            created_us=now_us,
-        )
-        self._instances.add(instance)
+        name = belief.scribe.new_replica(spec.id) if copy is None else copy.replica_id
+        instance = self._instances.by_id.get(name)  # there if its launch was refused this moment
+        if instance is None:
+            instance = Instance(
+                replica_id=name,
+                model_id=spec.id,
+                node_id=choice.node_id,
+                gpu_ids=choice.gpu_ids,
+                created_us=now_us,
+            )
+            self._instances.add(instance)
         self._leak(books[choice.node_id], instance)
         belief.ahead.discard(instance.replica_id)
         belief.promise(claim(instance.replica_id, spec.id, choice.node_id, choice.gpu_ids))

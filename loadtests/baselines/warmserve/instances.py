@@ -29,6 +29,7 @@ class Instances:
         self._by_model: dict[str, list[Instance]] = {}
 
     def add(self, instance: Instance) -> None:
+        assert instance.replica_id not in self.by_id, f"{instance.replica_id} is registered twice"
         self.by_id[instance.replica_id] = instance
         self._by_model.setdefault(instance.model_id, []).append(instance)
 
