@@ -201,6 +201,9 @@ def _orderings(cells: Sequence[Cell]) -> Iterator[str]:
             yield ""
             yield from ordering_rows(found.values())
             yield ""
+            for one in (one for one in found.values() if not one.holds and one.claim.why_not):
+                yield f"{one.claim.name}: does not hold. {one.claim.why_not}"
+                yield ""
 
 
 def _all_policies(cells: Sequence[Cell]) -> Iterator[str]:

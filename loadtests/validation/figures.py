@@ -59,6 +59,8 @@ class Claim:
     best_first: tuple[str, ...]
     source: str
     grade: str
+    why_not: str = ""
+    """Where it does not hold here: what we take the reason to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,18 @@ T6 = Claim(
     ),
     source="WarmServe, arXiv 2512.09472: 100, 88, 29 and 15 % of the full system",
     grade="C",
+    why_not="Without placement the released switch loads without deducting what is resident, until "
+    "every GPU is full (see the idle memory below): on sixteen GPUs of which a third is free, warm "
+    "nearly everywhere is no worse than warm in the right place; it costs loads. Without prewarming "
+    "the weights still stay after a drain, so a relaunch is a hit all the same.",
 )
 T7 = Claim(
     name="WarmServe T7: requests under 100 ms by forecast window",
     best_first=("5 min", "3 min", "40 min"),
     source="WarmServe, arXiv 2512.09472: best, 46 and 30 %",
     grade="C",
+    why_not="Twenty minutes hold four windows of 5 min and no end of one of 40, and what a launch "
+    "finds warm was mostly left by an earlier drain: the window hardly matters in so short a run.",
 )
 """Both are filled from the cells of `warmserve16`: one `Ordering` with the cells' shares."""
 
