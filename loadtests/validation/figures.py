@@ -86,10 +86,11 @@ T6 = Claim(
     ),
     source="WarmServe, arXiv 2512.09472: 100, 88, 29 and 15 % of the full system",
     grade="C",
-    why_not="Without placement the released switch loads without deducting what is resident, until "
-    "every GPU is full (see the idle memory below): on sixteen GPUs of which a third is free, warm "
-    "nearly everywhere is no worse than warm in the right place; it costs loads. Without prewarming "
-    "the weights still stay after a drain, so a relaunch is a hit all the same.",
+    why_not="Without placement the released switch loads without deducting what is resident, "
+    "until every GPU is full (see the idle memory below): on sixteen GPUs of which a "
+    "third is free, warm nearly everywhere is no worse than warm in the right place; "
+    "it costs loads. Without prewarming the weights still stay after a drain, so a "
+    "relaunch is a hit all the same.",
 )
 T7 = Claim(
     name="WarmServe T7: requests under 100 ms by forecast window",
