@@ -206,6 +206,24 @@ class TelemetryPolicy(Frozen, frozen=True, kw_only=True):
     """Of requests that bring no sampling decision of their own."""
 
 
+class DemandEvent(Frozen, frozen=True, kw_only=True):
+    """Something announced that changes what is asked: a launch, a campaign, a weekly batch."""
+
+    name: str
+    """Events of one name are occasions of the same thing, and teach about each other."""
+    models: tuple[str, ...] = ()
+    """Ids. Empty: all."""
+    start_us: int
+    end_us: int
+    uplift: float = 1.0
+    """The factor on what would be usual."""
+    expected_per_s: float = 0.0
+    """Requests a second, for models that have no usual. 0: not said, `uplift` holds."""
+
+    def touches(self, model: str) -> bool:
+        return not self.models or model in self.models
+
+
 class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     """Everything declared in one file, validated, with its digest as version."""
 
