@@ -38,6 +38,7 @@ EDGES = {
     "placement.engines.llamacpp",
     "placement.engines.llamacpp_tokens",
     "placement.engines.translated",
+    "prewarm.forecasters.libraries",
     "prewarm.history",
     "prewarm.history_sql",
     "prewarm.loop",
