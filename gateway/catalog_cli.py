@@ -93,7 +93,7 @@ def apply(
         return
     kinds = ("added", "changed", "removed")
     told = [f"{kind}: {', '.join(answer[kind])}" for kind in kinds if answer[kind]]
-    sections = ("tenants", "policy", "telemetry")
+    sections = ("tenants", "policy", "telemetry", "forecast")
     told += [section for section in sections if answer[f"{section}_changed"]]
     typer.echo("\n".join([f"catalog {answer['version']} is in force", *(told or ["no change"])]))
 

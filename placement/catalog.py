@@ -113,6 +113,13 @@ class ModelSpec(Frozen, frozen=True, kw_only=True, cache_hash=True):
     deadline_us: int = 120_000_000
     ttft_slo_us: int = 500_000
     itl_slo_us: int = 50_000
+    waiting_to_idle: float | None = None
+    """A price ratio of its own. None: the policy's."""
+    # What is expected of it while it has little past of its own.
+    like: str = ""
+    """The id of the model that it is expected to resemble."""
+    expected_per_s: float = 0.0
+    """Requests a second. 0: not said."""
     # External engines only.
     endpoints: tuple[str, ...] = ()
     upstream_model: str = ""
@@ -224,6 +231,20 @@ class DemandEvent(Frozen, frozen=True, kw_only=True):
         return not self.models or model in self.models
 
 
+class ForecastPolicy(Frozen, frozen=True, kw_only=True):
+    """What forecasts may know of the world, and who makes them."""
+
+    time_zone: str = "UTC"
+    """IANA: the clock that people ask by."""
+    country: str = ""
+    """ISO code, for public holidays. Empty: none."""
+    forecasters: tuple[str, ...] = ()
+    """Who takes part. Empty: those that are built in."""
+    heavy: tuple[str, ...] = ("prophet", "mstl")
+    """Who takes part of those that fit for seconds, in a process of their own."""
+    events: tuple[DemandEvent, ...] = ()
+
+
 class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     """Everything declared in one file, validated, with its digest as version."""
 
@@ -233,6 +254,7 @@ class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     tenants: tuple[Tenant, ...] = ()
     policy: Policy = Policy()
     telemetry: TelemetryPolicy = TelemetryPolicy()
+    forecast: ForecastPolicy = ForecastPolicy()
     time_scale: float = 1.0
     seed: int = 0
     vllm_python: str = ""
@@ -240,6 +262,12 @@ class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
 
     def model(self, model_id: str) -> ModelSpec | None:
         return self._models.get(model_id)
+
+    def waiting_to_idle(self, model_id: str) -> float:
+        """The price ratio of a model: its own, else the policy's."""
+        spec = self.model(model_id)
+        own = None if spec is None else spec.waiting_to_idle
+        return self.policy.waiting_to_idle if own is None else own
 
     def node(self, node_id: str) -> NodeSpec | None:
         return self._nodes.get(node_id)

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from prewarm.calendars import DAY_US, Calendar
 from prewarm.forecast import LEVELS
 from prewarm.scores import Score
-from prewarm.series import Floats
-
-Bools = NDArray[np.bool_]
+from prewarm.series import Bools, Floats
 
 SCORED_REQUESTS_MIN = 100
 """Streams that were asked for less in all their scored bins are listed, not averaged."""

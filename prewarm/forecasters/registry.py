@@ -7,6 +7,7 @@ libraries, which have quantiles of their own.
 from functools import partial
 
 from prewarm.forecast import PointFactory
+from prewarm.forecasters.holt_winters import HoltWinters
 from prewarm.forecasters.simple import (
     EACH_DAY,
     EACH_WEEK,
@@ -16,7 +17,8 @@ from prewarm.forecasters.simple import (
     Seasonal,
     WeekMean,
 )
-from prewarm.forecasters.smoothed import Ewma
+from prewarm.forecasters.smoothed import Croston, Ewma, Tsb
+from prewarm.forecasters.warmserve import WarmServe
 
 POINTS: dict[str, PointFactory] = {
     "last_value": LastValue,
@@ -26,7 +28,11 @@ POINTS: dict[str, PointFactory] = {
     "day_scaled": partial(Scaled, days=EACH_DAY),
     "week_scaled": partial(Scaled, days=EACH_WEEK),
     "week_mean": WeekMean,
+    "warmserve": WarmServe,
     "ewma": Ewma,
+    "holt_winters": HoltWinters,
+    "tsb": Tsb,
+    "croston": Croston,
 }
 SIMPLE = (
     "last_value",

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 
 from prewarm.calendars import Calendar
-from prewarm.forecast import Setting
 from prewarm.past import Past
 from prewarm.series import Floats
 
@@ -17,8 +16,8 @@ from prewarm.series import Floats
 class SameTimes:
     """The local times of the bins to come, so many days earlier: one look-up for them all."""
 
-    def __init__(self, setting: Setting, days: tuple[int, ...]) -> None:
-        self._horizons = setting.horizons
+    def __init__(self, horizons: tuple[int, ...], days: tuple[int, ...]) -> None:
+        self._horizons = horizons
         self._days = days
 
     def rows(self, past: Past) -> Floats:

@@ -58,7 +58,7 @@ class Seasonal:
     """The value at the same local time of an earlier day; a hole there asks one more season."""
 
     def __init__(self, setting: Setting, days: tuple[int, ...]) -> None:
-        self._same = SameTimes(setting, days)
+        self._same = SameTimes(setting.horizons, days)
 
     def update(self, past: Past) -> None:
         pass
@@ -78,7 +78,7 @@ class Scaled:
     def __init__(self, setting: Setting, days: tuple[int, ...]) -> None:
         self._days = days
         self._bins = max(HOUR_US // setting.calendar.width_us, 1)
-        self._same = SameTimes(setting, days)
+        self._same = SameTimes(setting.horizons, days)
 
     def update(self, past: Past) -> None:
         pass
@@ -108,7 +108,7 @@ class WeekMean:
     """The mean of the same local time over the last seven days; holes are left out."""
 
     def __init__(self, setting: Setting) -> None:
-        self._same = SameTimes(setting, EACH_DAY)
+        self._same = SameTimes(setting.horizons, EACH_DAY)
 
     def update(self, past: Past) -> None:
         pass

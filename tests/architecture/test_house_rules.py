@@ -46,6 +46,7 @@ EDGES = {
     "prewarm.history_sql",
     "prewarm.loop",
     "prewarm.traces.files",
+    "prewarm.traces.lenient",
     "gateway.admin",
     "gateway.admin_client",
     "gateway.app",
