@@ -1,4 +1,4 @@
-"""Fits beside us: one process, at the lowest priority, capped in memory and in time. An edge.
+"""Fits beside us: one process, at a low priority, capped in memory and in time. An edge.
 
 In: `FitRequest`s. Out: `Fitted` or `Failed`, whenever one asks. One stream is fitted at a time; one
 that takes too long, or takes the process with it, is lost alone and says why. The process is there

@@ -1,6 +1,6 @@
 """The process that fits, one stream after the other, and gives way to everybody else. An edge.
 
-In: `Job`s on standard input. Out: an `Answer` to each on standard output. It runs at the lowest
+In: `Job`s on standard input. Out: an `Answer` to each on standard output. It runs at a low
 priority, on one core, within its share of memory, first in line for the kernel's out-of-memory
 killer. Never: outlives who started it: standard input ends with them, and that ends the whole group
 of processes, the programs that libraries start included.
@@ -33,7 +33,9 @@ from prewarm.forecasters import fit_words  # noqa: E402
 from prewarm.forecasters.fits import MissingLibraryError  # noqa: E402
 from prewarm.forecasters.paths import FitRequest, Path  # noqa: E402
 
-_NICE = 19
+_NICE = 10
+"""A tenth of a core beside a process that never rests; at 19 it would be a hundredth, and the fits
+of a night would not be done by the next one."""
 _KILLED_FIRST = "800"
 """Of 1000: the kernel's out-of-memory killer takes this process long before the gateway."""
 _READ_BYTES = 1 << 16

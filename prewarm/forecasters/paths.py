@@ -93,6 +93,7 @@ class PathForecaster:
         self._setting = setting
         self._schedule = schedule
         self._horizons = np.array(setting.horizons, np.int64)
+        self._fading: Floats = 0.5 ** (self._horizons / self._bins(_FADES_US))
         self._under_way = False
         self._shifted_at: int | None = None
         self._not_before = 0
@@ -107,8 +108,7 @@ class PathForecaster:
         inside = (at >= 0) & (at < self.path.medians.shape[1])
         found: Floats = self.path.medians[:, np.where(inside, at, 0)]
         found[:, ~inside] = np.nan
-        fading = 0.5 ** (self._horizons / self._bins(_FADES_US))
-        return found * self._level(past, self.path)[:, None] ** fading
+        return found * self._level(past, self.path)[:, None] ** self._fading
 
     def request(
         self, past: Past, country: str = "", events: tuple[DemandEvent, ...] = ()

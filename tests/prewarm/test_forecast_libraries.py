@@ -77,10 +77,11 @@ def test_prophet_learns_that_fewer_ask_on_a_holiday() -> None:
     days = np.array([BERLIN.local(b).day for b in range(len(rates))])
     rates[np.isin(days, (GOOD_FRIDAY, EASTER_MONDAY))] *= 0.4
     past, monday = counted(rates)[: DAYS * DAY], rates[DAYS * DAY :]
-    told = fit("prophet", past, country="DE")
-    untold = fit("prophet", past)
-    assert told.medians[0, :DAY].sum() == pytest.approx(monday[:DAY].sum(), rel=0.2)
-    assert untold.medians[0, :DAY].sum() > 1.8 * monday[:DAY].sum()
+    told, untold = (fit("prophet", past, country=c).medians[0, :DAY].sum() for c in ("DE", ""))
+    fall = untold - monday[:DAY].sum()
+    assert fall > 0.8 * monday[:DAY].sum()
+    # One of two Fridays was a holiday: some of its quiet is taken for a habit of Fridays.
+    assert untold - told == pytest.approx(fall, rel=0.25)
 
 
 def launches(*days: int) -> tuple[DemandEvent, ...]:
