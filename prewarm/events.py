@@ -32,6 +32,19 @@ def covered(calendar: Calendar, event: DemandEvent, bins: NDArray[np.int64]) -> 
     return np.clip(common_us / calendar.width_us, 0.0, 1.0)
 
 
+def merged(
+    declared: Iterable[DemandEvent], announced: Iterable[DemandEvent]
+) -> tuple[DemandEvent, ...]:
+    """Those of the catalog and those announced by command; what both say counts once."""
+    known = {occasion(event): event for event in (*announced, *declared)}
+    return tuple(sorted(known.values(), key=lambda e: (e.start_us, e.name, e.models)))
+
+
+def occasion(event: DemandEvent) -> tuple[str, int, frozenset[str]]:
+    """What makes two announcements one event, whatever they say about it."""
+    return event.name, event.start_us, frozenset(event.models)
+
+
 class Uplift:
     """What the events mean for some models, a stream each. `S` streams."""
 
