@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prewarm.calendars import Calendar
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 class Target(StrEnum):

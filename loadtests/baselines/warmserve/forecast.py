@@ -7,8 +7,10 @@ In: what was seen in past windows of this run, and in the same windows of past d
 from collections.abc import Sequence
 from typing import NamedTuple
 
-DEPTH = 10
-"""So many windows correct the forecast; each older one weighs half as much."""
+import numpy as np
+
+from prewarm.forecasters.warmserve import DEPTH, correction
+
 AVERAGE_MIN = 0.01
 
 
@@ -39,14 +41,9 @@ def forecast(seen: Sequence[Seen], usual: Sequence[Seen]) -> Forecast:
 
 
 def _corrected(seen: Sequence[float], usual: Sequence[float]) -> float:
-    newest = len(seen) - 1
-    weighted, weights = 0.0, 0.0
-    for age in range(min(DEPTH, len(seen))):
-        weight = 0.5**age
-        weighted += weight * (seen[newest - age] - _at(usual, newest - age))
-        weights += weight
-    correction = weighted / weights if weights else 0.0
-    return _at(usual, newest + 1) + correction
+    newest_first = range(len(seen) - 1, max(len(seen) - 1 - DEPTH, -1), -1)
+    off = np.array([seen[window] - _at(usual, window) for window in newest_first])
+    return _at(usual, len(seen)) + float(correction(off))
 
 
 def _at(usual: Sequence[float], window: int) -> float:

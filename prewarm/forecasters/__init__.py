@@ -1,0 +1,1 @@
+"""The built-in forecasters, all streams at once: `registry` lists them by name."""

@@ -1,0 +1,46 @@
+"""The built-in forecasters by name. Pure.
+
+In: nothing. Out: `POINTS`, and which of them are simple. Never: knows those of plug-ins and of
+libraries, which have quantiles of their own.
+"""
+
+from functools import partial
+
+from prewarm.forecast import PointFactory
+from prewarm.forecasters.holt_winters import HoltWinters
+from prewarm.forecasters.simple import (
+    EACH_DAY,
+    EACH_WEEK,
+    LastValue,
+    MeanHour,
+    Scaled,
+    Seasonal,
+    WeekMean,
+)
+from prewarm.forecasters.smoothed import Croston, Ewma, Tsb
+from prewarm.forecasters.warmserve import WarmServe
+
+POINTS: dict[str, PointFactory] = {
+    "last_value": LastValue,
+    "mean_hour": MeanHour,
+    "day": partial(Seasonal, days=EACH_DAY),
+    "week": partial(Seasonal, days=EACH_WEEK),
+    "day_scaled": partial(Scaled, days=EACH_DAY),
+    "week_scaled": partial(Scaled, days=EACH_WEEK),
+    "week_mean": WeekMean,
+    "warmserve": WarmServe,
+    "ewma": Ewma,
+    "holt_winters": HoltWinters,
+    "tsb": Tsb,
+    "croston": Croston,
+}
+SIMPLE = (
+    "last_value",
+    "mean_hour",
+    "day",
+    "week",
+    "day_scaled",
+    "week_scaled",
+    "week_mean",
+)
+"""The simple baselines: the best of them on a trace and horizon is the bar."""
