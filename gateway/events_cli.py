@@ -123,21 +123,15 @@ def remove(
     folder = state_dir.writable_folder(state_dir_)
     known = _catalog(folder, catalog, as_json=as_json)
     start_us = moment_of(start, "--start", _zone(known)) if start else None
-    now_us = wall_us()
     gone: list[DemandEvent] = []
 
     def without(events: tuple[DemandEvent, ...]) -> tuple[DemandEvent, ...]:
-        named = [event for event in events if event.name == name]
-        if not named:
-            raise BadInputError(_unknown_name(name, events, known))
-        then = [event for event in named if start_us in (None, event.start_us)]
-        if not then:
-            starts = ", ".join(_local(e.start_us, _zone(known)) for e in named)
-            raise BadInputError(f"--start {start}: no {name} starts then, but at {starts}")
-        gone.extend(event for event in then if past or event.end_us > now_us)
+        gone.extend(_chosen(events, name, start_us, known))
+        over = [] if past else [event for event in gone if event.end_us <= wall_us()]
+        gone[:] = [event for event in gone if event not in over]
         if not gone:
             raise BadInputError(
-                f"{name} is over, and forecasts learn from it: give --past to remove it all the "
+                f"{name} is over, and forecasts learn from it; with --past it is removed all the "
                 "same"
             )
         return tuple(event for event in events if event not in gone)
@@ -179,6 +173,20 @@ def _change(folder: Path, change: "Change", *, as_json: bool) -> None:
         change_events(folder, change, wall_us())
     except EventFileError as error:
         fail(str(error), as_json=as_json, code=FAILED)
+
+
+def _chosen(
+    events: Iterable[DemandEvent], name: str, start_us: int | None, known: Catalog | None
+) -> list[DemandEvent]:
+    """The occasions of this name, or the one that starts then."""
+    named = [event for event in events if event.name == name]
+    if not named:
+        raise BadInputError(_unknown_name(name, events, known))
+    then = [event for event in named if start_us in (None, event.start_us)]
+    if not then:
+        starts = ", ".join(_local(event.start_us, _zone(known)) for event in named)
+        raise BadInputError(f"--start: no {name} starts then, but at {starts}")
+    return then
 
 
 def _unknown_name(name: str, events: Iterable[DemandEvent], known: Catalog | None) -> str:

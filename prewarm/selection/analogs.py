@@ -95,9 +95,13 @@ class Analogs:
         """One array S x H x L for each of `KINDS`, on the root scale."""
         near = _Sample(self, np.tile(self._ages(), (len(self._horizons), 1)))
         clock = _Sample(self, self._clock_ages(past))
-        return [self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS]
+        return [
+            self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS
+        ]
 
-    def _of(self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats) -> Floats:
+    def _of(
+        self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats
+    ) -> Floats:
         weights = sample.seen * self._by_age(kind, sample)
         values = sample.values
         if kind.base:
