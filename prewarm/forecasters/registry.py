@@ -31,6 +31,7 @@ POINTS: dict[str, PointFactory] = {
     "warmserve": WarmServe,
     "ewma": Ewma,
     "holt_winters": HoltWinters,
+    "holt_winters_week": partial(HoltWinters, days=7),
     "tsb": Tsb,
     "croston": Croston,
 }

@@ -191,7 +191,7 @@ def test_holt_winters_begins_with_the_first_day_less_its_mean() -> None:
 
 def test_holt_winters_moves_level_trend_and_season_by_the_error() -> None:
     # The next root is 2 where 1 was forecast: an error of 1. The first variant holds, for a horizon
-    # of two bins has seen no error yet. Of the bin after next the season is 0.5.
+    # of two bins has seen no error yet. Two bins on the season is 0.5.
     alpha, _ = VARIANTS[0]
     level, trend = 2.5 + alpha, TREND * alpha
     expected = (level + trend * (DAMPING + DAMPING**2) + 0.5) ** 2
@@ -199,12 +199,19 @@ def test_holt_winters_moves_level_trend_and_season_by_the_error() -> None:
     assert said == pytest.approx(expected)
 
 
+def test_holt_winters_of_a_week_begins_with_the_first_week_and_knows_its_weekend() -> None:
+    # Five days of 9 and two of 1: roots 3 and 1, which come back in the week after.
+    week = [9] * 20 + [1] * 8
+    assert isnan(last_points(POINTS["holt_winters_week"], week[:-1], setting())[0])
+    told = setting(horizons=(1, 20, 21))
+    assert last_points(POINTS["holt_winters_week"], week, told) == pytest.approx([9, 9, 1])
+
+
 def test_holt_winters_says_no_more_than_twice_what_was_ever_asked() -> None:
-    # Roots of the first day 10, 1, 1, 1: level 3.25, season of the first bin 6.75. Two roots of 10
-    # where 1 and then 3.7 were forecast lift the level by 0.3 x 9 and 0.3 x 6.3 to 7.8, and the
-    # first bin of the next day to (7.8 + 6.75)^2 = 213.
-    values = [100, 1, 1, 1, 100, 100, 100]
-    assert last_points(POINTS["holt_winters"], values, setting(horizons=(2,))) == [200]
+    # Roots of the first day 10, 1, 1, 1: level 3.25, season of the first bin 6.75. The second day is
+    # all 10, so the level nears 10, and the third day's first bin (10 + 6.75)^2 = 280.
+    values = [100, 1, 1, 1, 100, 100, 100, 100]
+    assert last_points(POINTS["holt_winters"], values, setting()) == [200]
 
 
 def test_holt_winters_follows_the_season_that_it_is_shown() -> None:
