@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from prewarm.scoring import Rules, pit
 from prewarm.series import Floats
 
-STEP = 0.008
-"""How far a level moves after a miss of a sure thing."""
+STEP_ALL = 0.005
+"""How far a horizon's levels move, for all streams, where all of them missed a sure thing."""
+STEP_OWN = 0.001
+"""How far a stream's own levels move beside that. Little: a rare model's few misses are no proof."""
 
 
 class _Told(NamedTuple):
@@ -27,12 +29,13 @@ class _Told(NamedTuple):
 
 
 class Conformal:
-    """One offset for each stream, horizon and level. Shapes S x H x L."""
+    """One offset for each stream, horizon and level but the median. Shapes S x H x L."""
 
     def __init__(self, streams: int, horizons: tuple[int, ...], rules: Rules) -> None:
         self._horizons = horizons
         self._rules = rules
         self._levels: Floats = np.array(rules.levels)
+        self._median = rules.levels.index(0.5)
         self._told: deque[_Told] = deque()
         self._offset: Floats = np.zeros((streams, len(horizons), len(rules.levels)))
         self.clipped: NDArray[np.int64] = np.zeros((streams, len(horizons)), np.int64)
@@ -46,8 +49,10 @@ class Conformal:
             if (told := due.get(now - ahead)) is None:
                 continue
             u = pit(values, told.raw[:, place], uniform, self._rules)[:, None]
-            missed = np.where(np.isnan(u), self._levels, u <= told.levels[:, place])
-            self._offset[:, place] += STEP * (self._levels - missed)
+            short = np.where(np.isnan(u), 0.0, self._levels - (u <= told.levels[:, place]))
+            short[:, self._median] = 0.0
+            seen = max(int((~np.isnan(u)).sum()), 1)
+            self._offset[:, place] += STEP_OWN * short + STEP_ALL * short.sum(axis=0) / seen
 
     def correct(self, now: int, raw: Floats) -> Floats:
         """The forecast with its levels moved. Shape S x H x L."""

@@ -24,11 +24,9 @@ from prewarm.selection.gate import Gate
 from prewarm.selection.members import Members
 from prewarm.series import Floats, Panel
 
-TRUSTED = frozenset((*(kind.name for kind in KINDS), "last_value"))
+SHARES = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0}
 GUEST_SHARE = 0.05
-"""What a forecaster that is not `TRUSTED` weighs in the blend when it is as good as they are."""
-AFTER_SHIFT = 0.25
-"""What is left of the members' records when the level of a stream has shifted."""
+"""What any other forecaster weighs in the blend when it is as good as these."""
 FIT_STEP = 12
 """While a past is fitted, only every so many bins are forecast, to judge the members by."""
 
@@ -61,7 +59,7 @@ class Selector:
         self.members = Members(setting, guests=guests)
         self.names = self.members.names
         day_bins = self.members.day_bins
-        shares = np.array([1.0 if name in TRUSTED else GUEST_SHARE for name in self.names])
+        shares = np.array([SHARES.get(name, GUEST_SHARE) for name in self.names])
         self._setting = setting
         self._rng = rng
         self._uplift = uplift
@@ -163,8 +161,7 @@ class Selector:
         if self._next is None or self._next[0] + self._setting.horizons[0] != now:
             return
         z = self._errors.standardised(usual, self._next[1][:, 0])
-        changes = self.watch.update(z)
-        self._blend.losses[:, changes.shifted] *= AFTER_SHIFT
+        self.watch.update(z)
 
     def _widened(self, found: Floats) -> Floats:
         """Bands are wider for a while after a level has shifted."""
