@@ -41,6 +41,7 @@ EDGES = {
     "prewarm.forecasters.libraries",
     "prewarm.history",
     "prewarm.history_import",
+    "prewarm.history_panels",
     "prewarm.history_sql",
     "prewarm.loop",
     "prewarm.traces.files",
