@@ -8,6 +8,7 @@ from functools import partial
 
 from prewarm.forecast import PointFactory
 from prewarm.forecasters.holt_winters import HoltWinters
+from prewarm.forecasters.regression import Regression
 from prewarm.forecasters.simple import (
     EACH_DAY,
     EACH_WEEK,
@@ -31,6 +32,8 @@ POINTS: dict[str, PointFactory] = {
     "warmserve": WarmServe,
     "ewma": Ewma,
     "holt_winters": HoltWinters,
+    "holt_winters_week": partial(HoltWinters, days=7),
+    "regression": Regression,
     "tsb": Tsb,
     "croston": Croston,
 }

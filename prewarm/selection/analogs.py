@@ -103,13 +103,14 @@ class Analogs:
         self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats
     ) -> Floats:
         weights = sample.seen * self._by_age(kind, sample)
-        values = sample.values
+        values: Floats | Singles = sample.values
         if kind.base:
             now = points[kind.base].astype(np.float32)[..., None]
             then = sample.made(kind.base)
             near = np.exp(np.abs(then - now) * (-1 / (kind.nearness * unit))[:, None, None])
             weights = np.where(np.isnan(near), 0.0, weights * (near + kind.floor))
-            values = values + (now - then) if kind.shifted else values
+            if kind.shifted:  # an error shrinks with the level, and does not grow with it
+                values = now + (values - then) * np.minimum(now / then, 1)
         values = np.where(weights > 0, np.maximum(values, 0.0), 0.0)
         return weighted_quantiles(values, weights, self._levels)
 
