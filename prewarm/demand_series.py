@@ -8,6 +8,7 @@ A model has a row in every window in which a gateway watched it. So before its f
 "asked nothing" but unknown, and so is everything in a window without a row.
 """
 
+from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from prewarm.calendars import DAY_US, US, Calendar
 from prewarm.cleaning import Fold, coarser
 from prewarm.occupancy import STEADY_S, busiest_minute, peak_within
 from prewarm.series import Floats, Panel, Target
+from prewarm.traces.records import Ints
 from prewarm.warm_service import timing_in, warm_concurrency
 from prewarm.windows import COARSE_S, FINE_S, HistoryRow
 
@@ -52,10 +54,10 @@ def panel_of_rows(
     base_s = next((s for s in reversed(STORED_S) if width_s % s == 0), 0)
     if not base_s:
         raise ValueError(f"bins of {width_s} s are not made of windows of {FINE_S} s")
-    by_width: dict[int, list[HistoryRow]] = {}
+    by_width: dict[int, _Rows] = {}
     for row in rows:
-        by_width.setdefault(row.width_s, []).append(row)
-    table = _table(by_width.get(base_s, []), base_s, zone)
+        by_width.setdefault(row.width_s, _Rows(row.width_s)).add(row)
+    table = _table(by_width.get(base_s, _Rows(base_s)), zone)
     panel = Panel(
         calendar=table.calendar,
         streams=table.models,
@@ -68,28 +70,52 @@ def panel_of_rows(
     return coarser(panel, width_s * US, folds.get(target, np.sum))
 
 
-def _table(rows: list[HistoryRow], width_s: int, zone: str) -> _Table:
-    models = tuple(sorted({row.model for row in rows}))
-    places = {model: at for at, model in enumerate(models)}
-    width_us = width_s * US
-    start_us = min((row.start_us for row in rows), default=0)
-    end_us = max((row.start_us + width_us for row in rows), default=0)
-    found = np.full((4, (end_us - start_us) // width_us, len(models)), np.nan)
-    for row in rows:
-        if _watched(row):
-            answered = row.offered + row.retries - row.refused
-            counts = row.offered, answered, row.prompt_tokens, row.output_tokens
-            found[:, (row.start_us - start_us) // width_us, places[row.model]] = counts
-    return _Table(Calendar(start_us, width_us, zone), models, *found)
+class _Rows:
+    """Rows of one width, a few numbers of each: there may be millions. Mutated by `add`."""
+
+    def __init__(self, width_s: int) -> None:
+        self.width_us = width_s * US
+        self.models: dict[str, int] = {}
+        """In the order in which they came."""
+        self._numbers = array("q")
+
+    def add(self, row: HistoryRow) -> None:
+        place = self.models.setdefault(row.model, len(self.models))
+        watched = row.covered_s >= WATCHED * row.width_s
+        answered = row.offered + row.retries - row.refused
+        self._numbers.extend(
+            (
+                row.start_us,
+                place,
+                watched,
+                row.offered,
+                answered,
+                row.prompt_tokens,
+                row.output_tokens,
+            )
+        )
+
+    def columns(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Starts, places of models, whether watched, counts (rows x 4)."""
+        found: Ints = np.frombuffer(self._numbers, np.int64).reshape(-1, 7)
+        return found[:, 0], found[:, 1], found[:, 2], found[:, 3:]
 
 
-def _watched(row: HistoryRow) -> bool:
-    return row.covered_s >= WATCHED * row.width_s
+def _table(rows: _Rows, zone: str) -> _Table:
+    starts_us, places, watched, counts = rows.columns()
+    models = tuple(sorted(rows.models))
+    if not models:
+        return _Table(Calendar(0, rows.width_us, zone), models, *np.empty((4, 0, 0)))
+    sorted_place = np.array([models.index(model) for model in rows.models], np.int64)
+    first_us, last_us = int(starts_us.min()), int(starts_us.max())
+    found = np.full((4, (last_us - first_us) // rows.width_us + 1, len(models)), np.nan)
+    seen = watched == 1
+    at = (starts_us[seen] - first_us) // rows.width_us
+    found[:, at, sorted_place[places[seen]]] = counts[seen].T
+    return _Table(Calendar(first_us, rows.width_us, zone), models, *found)
 
 
-def _values(
-    table: _Table, target: Target, catalog: Catalog, by_width: dict[int, list[HistoryRow]]
-) -> Floats:
+def _values(table: _Table, target: Target, catalog: Catalog, by_width: dict[int, _Rows]) -> Floats:
     match target:
         case Target.REQUESTS:
             return table.offered
@@ -160,7 +186,7 @@ def _running(table: _Table, catalog: Catalog) -> _Running:
     return _Running(rate_per_s, service_s, concurrency)
 
 
-def _peaks(table: _Table, running: _Running, by_width: dict[int, list[HistoryRow]]) -> Floats:
+def _peaks(table: _Table, running: _Running, by_width: dict[int, _Rows]) -> Floats:
     """From the finest rows that fill a window; without any, from its mean and how much traffic
     changes from minute to minute."""
     width_s = table.calendar.width_us // US
@@ -169,7 +195,7 @@ def _peaks(table: _Table, running: _Running, by_width: dict[int, list[HistoryRow
     peaks = peak_within(busy, service_s, min(width_s, STEADY_S))
     for finer_s in sorted((s for s in by_width if s < width_s), reverse=True):
         if width_s % finer_s == 0:
-            finer = _arrivals(by_width[finer_s], finer_s, table)
+            finer = _arrivals(by_width[finer_s], table)
             _take_finer(peaks[finer.first :], service_s[finer.first :], finer)
     return peaks
 
@@ -182,19 +208,20 @@ class _Finer(NamedTuple):
     width_s: int
 
 
-def _arrivals(rows: list[HistoryRow], finer_s: int, table: _Table) -> _Finer:
+def _arrivals(rows: _Rows, table: _Table) -> _Finer:
     """The finer rows inside the table's windows, from the first window that has any."""
-    calendar, width_us = table.calendar, finer_s * US
-    parts = calendar.width_us // width_us
-    first = min((max(calendar.index(row.start_us), 0) for row in rows), default=0)
-    first = min(first, len(table.offered))
-    places = {model: at for at, model in enumerate(table.models)}
-    found = np.full(((len(table.offered) - first) * parts, len(places)), np.nan)
-    for row in rows:
-        at, place = (row.start_us - calendar.at_us(first)) // width_us, places.get(row.model)
-        if place is not None and 0 <= at < len(found) and _watched(row):
-            found[at, place] = row.offered
-    return _Finer(first, found.reshape(-1, parts, len(places)), finer_s)
+    calendar = table.calendar
+    starts_us, places, watched, counts = rows.columns()
+    parts = calendar.width_us // rows.width_us
+    windows = len(table.offered)
+    first = min(max(calendar.index(int(starts_us.min(initial=2**62))), 0), windows)
+    columns = {model: at for at, model in enumerate(table.models)}
+    column = np.array([columns.get(model, -1) for model in rows.models], np.int64)[places]
+    at = (starts_us - calendar.at_us(first)) // rows.width_us
+    found = np.full(((windows - first) * parts, len(columns)), np.nan)
+    used = (watched == 1) & (column >= 0) & (at >= 0) & (at < len(found))
+    found[at[used], column[used]] = counts[used, 0]
+    return _Finer(first, found.reshape(-1, parts, len(columns)), rows.width_us // US)
 
 
 def _take_finer(peaks: Floats, service_s: Floats, finer: _Finer) -> None:
