@@ -138,12 +138,15 @@ def test_a_peak_is_taken_from_the_finest_rows_that_fill_the_window() -> None:
     assert partly.values[0, 0] == spread, "finer rows with a gap might miss the peak"
 
 
-def test_requests_that_stay_for_minutes_pile_up_over_finer_rows() -> None:
+def test_who_came_before_the_window_is_still_there_in_it() -> None:
+    """Forty come in the last ten seconds of a window, and each stays for 200 x 0.3 = 60 s."""
     slow = catalog(model("m", service=ServiceTimes(prefill_us=0, decode_step_us=300_000)))
-    rows = [row(i, 1, width_s=10) for i in range(60)] + [row(0, 30), row(1, 30)]
+    rows = [row(i, 40 if i == 29 else 0, width_s=10) for i in range(90)]
+    rows += [row(0, 40), row(1, 0), row(2, 0)]
     found = panel_of_rows(rows, Target.CONCURRENCY_PEAK, 300, "UTC", slow)
-    # 0.1 a second, each for 200 x 0.3 = 60 s: six at once.
-    assert 6 <= found.values[1, 0] <= 10
+    assert 40 <= found.values[0, 0] <= 50
+    assert 40 <= found.values[1, 0] <= 50
+    assert found.values[2, 0] == 0
 
 
 def test_quiet_windows_have_no_peak_and_one_request_has_one() -> None:
