@@ -85,6 +85,8 @@ def _stream(request: FitRequest, stream: int, one_fit: OneFit, width_us: int) ->
         path, note = one_fit(_grid(request, stream, per))
     except MissingLibraryError:
         raise
+    except MemoryError:
+        return nothing, "its fit needs more memory than its process may take"
     except Exception as error:  # a library may raise anything; that costs this stream alone
         return nothing, f"{type(error).__name__}: {error}"
     fine = _fine(path, per, request.ahead)
