@@ -46,6 +46,7 @@ EDGES = {
     "prewarm.forecasters.plugins",
     "prewarm.history",
     "prewarm.history_import",
+    "prewarm.history_panels",
     "prewarm.history_sql",
     "prewarm.loop",
     "prewarm.traces.files",

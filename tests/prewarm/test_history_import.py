@@ -2,8 +2,6 @@
 
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from prewarm.history_import import CannotStoreError, Stored, store, would_store
 from prewarm.importing import CannotImportError, Naming, Parts, name_columns, prepare
 from prewarm.series import Panel
 from prewarm.windows import FINE_US, HistoryRow, Window
+from tests.prewarm.test_history import until
 
 START_US = 1_700_000_100 * US  # the beginning of a five-minute window
 FIVE_US = 300 * US
@@ -204,14 +203,6 @@ def test_a_gateways_own_rows_go_on_after_an_import(path: Path) -> None:
 def test_a_dry_run_makes_no_file(path: Path) -> None:
     assert would_store(path, rows_of(panel({"m": [1]}))).written == 1
     assert not path.parent.exists()
-
-
-def until(holds: Callable[[], object]) -> None:
-    for _ in range(3000):
-        if holds():
-            return
-        time.sleep(0.01)
-    raise AssertionError("never came true")
 
 
 def test_beside_a_gateway_that_writes_nothing_of_either_is_lost(path: Path) -> None:
