@@ -9,7 +9,7 @@ import pytest
 from prewarm.calendars import US
 from prewarm.forecast import PointFactory
 from prewarm.forecasters.holt_winters import DAMPING, TREND, VARIANTS
-from prewarm.forecasters.registry import POINTS, SIMPLE
+from prewarm.forecasters.registry import POINTS, ROOTS, SIMPLE
 from prewarm.forecasters.simple import or_last_value
 from tests.prewarm.said import HOLE, HOUR6_US, HOUR_US, MIN10_US, column, last_points, setting
 from tests.prewarm.said import points as all_points
@@ -18,8 +18,9 @@ DAYS = [1, 2, 3, 4, 5, 6, 7, 8]
 """Two days of four bins."""
 
 
-def test_every_simple_baseline_is_among_the_forecasters() -> None:
-    assert set(SIMPLE) < set(POINTS)
+def test_every_simple_baseline_is_among_the_forecasters_and_keeps_plain_residuals() -> None:
+    assert set(SIMPLE) | ROOTS < set(POINTS)
+    assert not set(SIMPLE) & ROOTS
 
 
 def test_the_last_value_stands_for_every_horizon() -> None:
