@@ -19,7 +19,7 @@ from prewarm.forecasters.choice import LeastSquares
 from prewarm.forecasters.seasons import SameTimes, first_seen, mean_seen
 from prewarm.forecasters.simple import EACH_DAY, EACH_WEEK, HOUR_US, LastValue, MeanHour
 from prewarm.past import Past
-from prewarm.series import Floats
+from prewarm.series import Bools, Floats
 
 FORCES = (30.0, 3.0, 0.3)
 """How many bins' worth of evidence the last value has from the start."""
@@ -27,13 +27,15 @@ HALF_LIFE_DAYS = 7
 HALF_LIFE_BINS_MIN = 300
 """So old a bin counts half; where bins are wide, a week holds too few for nine weights."""
 GROWTH_MAX = 2.0
+TURNS_MAX = 12
+"""A stream's weights are solved once an hour, and at least every so many bins."""
 INPUTS = 9
 _LAST = 1
 
 
 class Regression:
     """Ridge regression towards the last value. Each bin adds to the sums from which weights are
-    solved; that is done once an hour, the streams in turn, for it is most of the work."""
+    solved; that is most of the work, so the streams take turns."""
 
     def __init__(self, setting: Setting) -> None:
         width_us, shape = setting.calendar.width_us, (len(setting.streams), len(setting.horizons))
@@ -48,9 +50,9 @@ class Regression:
         self._prior = np.eye(INPUTS)[_LAST]
         self._weights: Floats = np.tile(self._prior, (len(FORCES), *shape, 1))
         self._choice = LeastSquares(setting, len(FORCES))
-        self._largest: Floats = np.full(shape, np.nan)
+        self._has_day: Bools = np.zeros(shape[0], np.bool_)
         # A stream's turn is its name's, so that it is forecast alike in any company.
-        self._turns = max(HOUR_US // width_us, 1)
+        self._turns = min(max(HOUR_US // width_us, 1), TURNS_MAX)
         self._turn: NDArray[np.int64] = np.array(
             [crc32(name.encode()) % self._turns for name in setting.streams], dtype=np.int64
         )
@@ -64,25 +66,37 @@ class Regression:
         self._shown[past.now % len(self._shown)] = inputs
         self._renew(self._turn == past.now % self._turns)
         said = np.maximum((self._weights * inputs).sum(axis=-1), 0.0)
-        self._largest = inputs[..., _LAST:].max(axis=-1)
-        self._choice.add(root, np.minimum(said, np.sqrt(GROWTH_MAX) * self._largest))
+        most = np.sqrt(GROWTH_MAX) * inputs[..., _LAST:].max(axis=-1)
+        self._choice.add(root, np.minimum(said, most))
 
     def points(self, past: Past) -> Floats:  # noqa: ARG002
         return np.square(self._choice.best())
 
     def _inputs(self, past: Past) -> Floats:
-        """Shape S x H x inputs: 1, then roots. Without a week to look at, the day stands for it."""
-        days = self._days.rows(past)
-        day, mean = first_seen(days), mean_seen(days)
-        week = first_seen(self._weeks.rows(past))
+        """Shape S x H x inputs: 1, then roots. Without a week to look at, the day stands for it,
+        and for the day the last value."""
+        last, days = self._last.last, self._days.rows(past)
+        day, mean, week = first_seen(days), mean_seen(days), first_seen(self._weeks.rows(past))
+        self._start_over(~np.isnan(day[0]) & ~self._has_day)
+        day, mean = (np.where(np.isnan(season), last, season) for season in (day, mean))
         week = np.where(np.isnan(week), day, week)
         found = np.ones((past.streams, len(self._horizons), INPUTS))
-        found[..., _LAST] = self._last.last[:, None]
+        found[..., _LAST] = last[:, None]
         found[..., 2] = self._hour.points(past)
         for place, season in zip((3, 5, 7), (day, week, mean), strict=True):
             found[..., place] = season[1:].T
             found[..., place + 1] = season[0][:, None]
         return np.sqrt(found)
+
+    def _start_over(self, mine: Bools) -> None:
+        """A stream's first day has come round: what was learned while the last value stood for it
+        would tell the day's weight wrong."""
+        if mine.any():
+            self._has_day |= mine
+            self._squares[mine] = self._products[mine] = 0.0
+            self._weights[:, mine] = self._prior
+            self._shown[:, mine] = np.nan
+            self._choice.forget(mine)
 
     def _learn(self, past: Past, root: Floats) -> None:
         """From the newest bin and what was known of it, each horizon so many bins before."""
@@ -95,7 +109,7 @@ class Regression:
         self._squares += then[..., :, None] * then[..., None, :]
         self._products += then * np.where(known, root[:, None, None], 0.0)
 
-    def _renew(self, mine: NDArray[np.bool_]) -> None:
+    def _renew(self, mine: Bools) -> None:
         if not mine.any():
             return
         squares, products = self._squares[mine], self._products[mine]

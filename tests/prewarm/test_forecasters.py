@@ -226,9 +226,18 @@ def test_holt_winters_follows_the_season_that_it_is_shown() -> None:
 
 
 def test_regression_says_the_last_value_until_it_has_seen_how_that_errs() -> None:
-    # From the fifth bin on the newest has a day before it; only then is there something to learn.
-    assert isnan(last_points(POINTS["regression"], [1, 2, 3, 4], setting())[0])
-    assert last_points(POINTS["regression"], [1, 2, 3, 4, 9], setting()) == pytest.approx([9])
+    assert last_points(POINTS["regression"], [3, 9], setting(horizons=(2,))) == pytest.approx([9])
+    assert last_points(POINTS["regression"], [3, 9], setting()) != pytest.approx([9])
+
+
+def test_regression_needs_no_season_to_learn_that_demand_returns_to_its_mean() -> None:
+    # Twenty minutes of ten-second bins around 50: halfway back to it in each.
+    rng, values = np.random.default_rng(2), [50.0]
+    for noise in rng.normal(0, 5, 120):
+        values.append(25 + 0.5 * values[-1] + float(noise))
+    told = setting(width_us=10 * US)
+    assert last_points(POINTS["regression"], [*values, 80], told)[0] < 74
+    assert last_points(POINTS["regression"], [*values, 20], told)[0] > 26
 
 
 def test_regression_learns_a_season_that_the_last_value_does_not_know() -> None:
