@@ -113,6 +113,13 @@ class ModelSpec(Frozen, frozen=True, kw_only=True, cache_hash=True):
     deadline_us: int = 120_000_000
     ttft_slo_us: int = 500_000
     itl_slo_us: int = 50_000
+    waiting_to_idle: float | None = None
+    """A price ratio of its own. None: the policy's."""
+    # What is expected of it while it has little past of its own.
+    like: str = ""
+    """The id of the model that it is expected to resemble."""
+    expected_per_s: float = 0.0
+    """Requests a second. 0: not said."""
     # External engines only.
     endpoints: tuple[str, ...] = ()
     upstream_model: str = ""
@@ -206,6 +213,38 @@ class TelemetryPolicy(Frozen, frozen=True, kw_only=True):
     """Of requests that bring no sampling decision of their own."""
 
 
+class DemandEvent(Frozen, frozen=True, kw_only=True):
+    """Something announced that changes what is asked: a launch, a campaign, a weekly batch."""
+
+    name: str
+    """Events of one name are occasions of the same thing, and teach about each other."""
+    models: tuple[str, ...] = ()
+    """Ids. Empty: all."""
+    start_us: int
+    end_us: int
+    uplift: float = 1.0
+    """The factor on what would be usual."""
+    expected_per_s: float = 0.0
+    """Requests a second, for models that have no usual. 0: not said, `uplift` holds."""
+
+    def touches(self, model: str) -> bool:
+        return not self.models or model in self.models
+
+
+class ForecastPolicy(Frozen, frozen=True, kw_only=True):
+    """What forecasts may know of the world, and who makes them."""
+
+    time_zone: str = "UTC"
+    """IANA: the clock that people ask by."""
+    country: str = ""
+    """ISO code, for public holidays. Empty: none."""
+    forecasters: tuple[str, ...] = ()
+    """Who takes part. Empty: those that are built in."""
+    heavy: tuple[str, ...] = ("prophet", "mstl")
+    """Who takes part of those that fit for seconds, in a process of their own."""
+    events: tuple[DemandEvent, ...] = ()
+
+
 class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     """Everything declared in one file, validated, with its digest as version."""
 
@@ -215,6 +254,7 @@ class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
     tenants: tuple[Tenant, ...] = ()
     policy: Policy = Policy()
     telemetry: TelemetryPolicy = TelemetryPolicy()
+    forecast: ForecastPolicy = ForecastPolicy()
     time_scale: float = 1.0
     seed: int = 0
     vllm_python: str = ""
@@ -222,6 +262,12 @@ class Catalog(Frozen, frozen=True, kw_only=True, dict=True):
 
     def model(self, model_id: str) -> ModelSpec | None:
         return self._models.get(model_id)
+
+    def waiting_to_idle(self, model_id: str) -> float:
+        """The price ratio of a model: its own, else the policy's."""
+        spec = self.model(model_id)
+        own = None if spec is None else spec.waiting_to_idle
+        return self.policy.waiting_to_idle if own is None else own
 
     def node(self, node_id: str) -> NodeSpec | None:
         return self._nodes.get(node_id)

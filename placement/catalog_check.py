@@ -9,7 +9,13 @@ from placement import constants as c
 from placement.catalog import EngineKind, ModelSpec, NodeSpec
 from placement.catalog_convert import max_replicas, node_ids
 from placement.catalog_problems import Finding, Path, closest, dotted
-from placement.catalog_shape import FleetEntry, ModelEntry, PolicyEntry, TenantEntry
+from placement.catalog_shape import (
+    FleetEntry,
+    ForecastEntry,
+    ModelEntry,
+    PolicyEntry,
+    TenantEntry,
+)
 from placement.catalog_units import human_bytes
 from placement.constants import GPU_TYPES
 from placement.edges import footprint_bytes, host_bytes
@@ -19,13 +25,13 @@ from placement.vllm_flags import refused
 Models = Mapping[int, ModelEntry]
 Specs = Mapping[int, ModelSpec]
 
-_EVERY_ENGINE = {"id", "engine", "tasks", "aliases", "priority", "deadline", "slo"} | {
-    "max_model_len",
-    "max_num_seqs",
+_EVERY_ENGINE = {
+    *("id", "engine", "tasks", "aliases", "priority", "deadline", "slo"),
+    *("max_model_len", "max_num_seqs", "like", "expected_rate"),
 }
 _MANAGED = _EVERY_ENGINE | {
     *("source", "weights", "parameters", "layers", "kv_bytes_per_token"),
-    *("min_replicas", "max_replicas"),
+    *("min_replicas", "max_replicas", "waiting_to_idle"),
 }
 _ON_GPU = _MANAGED | {"adapters", "gpus", "kv_cache", "residue", "engine_args"}
 KEYS_OF_ENGINE = {
@@ -136,6 +142,54 @@ def check_tenants(tenants: Mapping[int, TenantEntry], names: set[str] | None) ->
                 near = closest(name, names)
                 remedy = f"Did you mean {near}?" if near else "Write an id, alias or adapter"
                 yield Finding((*at, "models", j), f"no model is called {name}", remedy)
+
+
+def check_likeness(models: Models, ids: set[str] | None) -> Iterator[Finding]:
+    """Who is like whom. `ids` is None while models have problems of their own."""
+    like = {entry.id: entry.like for entry in models.values() if entry.like is not None}
+    for i, entry in models.items():
+        path: Path = ("models", i, "like")
+        if entry.like is None or ids is None:
+            continue
+        if entry.like not in ids:
+            yield _no_model(path, entry.like, ids)
+        elif _leads_back(entry.id, like):
+            what = f"{entry.id} is like itself, by way of {entry.like}"
+            yield Finding(path, what, "Name a model with a past of its own, or remove it")
+
+
+def _leads_back(start: str, like: Mapping[str, str]) -> bool:
+    at: str | None = like[start]
+    for _ in like:
+        if at is None or at == start:
+            break
+        at = like.get(at)
+    return at == start
+
+
+def _no_model(path: Path, name: str, ids: set[str]) -> Finding:
+    near = closest(name, ids)
+    remedy = f"Did you mean {near}?" if near else "Write the id of a model, not an alias"
+    return Finding(path, f"no model has the id {name}", remedy)
+
+
+def check_events(forecast: ForecastEntry, ids: set[str] | None) -> Iterator[Finding]:
+    first: dict[tuple[object, ...], int] = {}
+    for i, entry in enumerate(forecast.events):
+        at: Path = ("forecast", "events", i)
+        if entry.uplift is None and entry.expected is None:
+            what = "missing: how much more is asked"
+            yield Finding((*at, "uplift"), what, "Add `uplift: 3.0`, or `expected: 5/s`")
+        elif entry.uplift is not None and entry.expected is not None:
+            what = "an event has a factor on the usual or an expected rate, not both"
+            yield Finding((*at, "expected"), what, "Remove it, or `uplift`")
+        for j, name in enumerate(entry.models):
+            if ids is not None and name not in ids:
+                yield _no_model((*at, "models", j), name, ids)
+        same = (entry.name, str(entry.start), *sorted(entry.models))
+        if first.setdefault(same, i) != i:
+            what = f"the same event stands at forecast.events[{first[same]}]"
+            yield Finding((*at, "name"), what, "Remove one of them")
 
 
 def check_policy(policy: PolicyEntry) -> Iterator[Finding]:

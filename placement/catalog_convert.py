@@ -1,6 +1,6 @@
 """The file's entries in, the core's records out, with every default filled in.
 
-In: entries of `catalog_shape`. Out: `ModelSpec`, `NodeSpec`, `Tenant`, `Policy`.
+In: entries of `catalog_shape`. Out: `ModelSpec`, `NodeSpec`, `Tenant`, policies.
 Never: fails; what may not be converted was found by `catalog_check` before it.
 """
 
@@ -8,8 +8,10 @@ from placement import constants as c
 from placement.catalog import (
     CPU_DEVICE,
     Adapter,
+    DemandEvent,
     EngineKind,
     Faults,
+    ForecastPolicy,
     HistoryKept,
     Links,
     ModelId,
@@ -23,13 +25,16 @@ from placement.catalog import (
     Tenant,
 )
 from placement.catalog_shape import (
+    EventEntry,
     FleetEntry,
+    ForecastEntry,
     ModelEntry,
     NodeEntry,
     PolicyEntry,
     TelemetryEntry,
     TenantEntry,
 )
+from placement.catalog_when import HEAVY, moment_us
 from placement.edges import DEFAULT_LINKS
 
 KV_CACHE_DEFAULT_MAX = 20_000_000_000
@@ -72,6 +77,9 @@ def model_spec(entry: ModelEntry, fleet: FleetEntry) -> ModelSpec:
         deadline_us=entry.deadline,
         ttft_slo_us=entry.slo.ttft,
         itl_slo_us=entry.slo.itl,
+        waiting_to_idle=entry.waiting_to_idle,
+        like=entry.like or "",
+        expected_per_s=entry.expected_rate or 0.0,
         endpoints=tuple(entry.endpoints),
         upstream_model=entry.upstream_model,
         api_key_env=entry.api_key_env or "",
@@ -138,6 +146,28 @@ def telemetry(entry: TelemetryEntry) -> TelemetryPolicy:
         scrape_us=entry.scrape,
         otlp_url=entry.otlp or "",
         trace_share=entry.trace_share,
+    )
+
+
+def forecast(entry: ForecastEntry) -> ForecastPolicy:
+    return ForecastPolicy(
+        time_zone=entry.time_zone,
+        country=entry.country or "",
+        forecasters=tuple(dict.fromkeys(entry.forecasters or ())),
+        heavy=HEAVY if entry.heavy is None else entry.heavy,
+        events=tuple(event(each, entry.time_zone) for each in entry.events),
+    )
+
+
+def event(entry: EventEntry, zone: str) -> DemandEvent:
+    start_us = moment_us(entry.start, zone)
+    return DemandEvent(
+        name=entry.name,
+        models=tuple(dict.fromkeys(entry.models)),
+        start_us=start_us,
+        end_us=start_us + entry.duration,
+        uplift=1.0 if entry.uplift is None else entry.uplift,
+        expected_per_s=entry.expected or 0.0,
     )
 
 

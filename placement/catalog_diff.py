@@ -20,6 +20,7 @@ class CatalogDiff(Frozen, frozen=True, kw_only=True):
     tenants_changed: bool = False
     policy_changed: bool = False
     telemetry_changed: bool = False
+    forecast_changed: bool = False
 
     @property
     def empty(self) -> bool:
@@ -37,6 +38,7 @@ def diff_catalogs(old: Catalog, new: Catalog) -> CatalogDiff:
         tenants_changed=old.tenants != new.tenants,
         policy_changed=old.policy != new.policy,
         telemetry_changed=old.telemetry != new.telemetry,
+        forecast_changed=old.forecast != new.forecast,
     )
 
 

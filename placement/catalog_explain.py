@@ -34,6 +34,9 @@ _EXAMPLES = {
     "source": "source: /adapters/sql-lora",
     "prefill": "prefill: 35 ms",
     "decode_step": "decode_step: 15 ms",
+    "name": "name: black-friday",
+    "start": "start: 2026-12-01T09:00",
+    "duration": "duration: 4 h",
     "models": "models: with at least one entry, `- id: m`",
 }
 

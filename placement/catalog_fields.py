@@ -38,8 +38,8 @@ def refuse(what: str, remedy: str) -> PydanticCustomError:
     return PydanticCustomError("catalog", "{what}", {"what": what, REMEDY: remedy})
 
 
-def _unit(parse: Callable[[object], int]) -> PlainValidator:
-    def read(value: object) -> int:
+def unit_of(parse: Callable[[object], float]) -> PlainValidator:
+    def read(value: object) -> float:
         try:
             return parse(value)
         except units.UnitError as error:
@@ -48,7 +48,7 @@ def _unit(parse: Callable[[object], int]) -> PlainValidator:
     return PlainValidator(read)
 
 
-def _text(pattern: str, what: str, remedy: str) -> PlainValidator:
+def text_of(pattern: str, what: str, remedy: str) -> PlainValidator:
     def read(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise refuse(what, remedy)
@@ -113,21 +113,21 @@ def _url(whose: str, example: str, credentials: str) -> PlainValidator:
     return PlainValidator(read)
 
 
-def _json(pattern: str, *examples: str) -> WithJsonSchema:
+def json_text(pattern: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
 
 
 Bytes = Annotated[
-    int, _unit(units.parse_bytes), _json(units.BYTES_PATTERN, "16.1 GB", "15 GiB", "128 KiB")
+    int, unit_of(units.parse_bytes), json_text(units.BYTES_PATTERN, "16.1 GB", "15 GiB", "128 KiB")
 ]
-Rate = Annotated[int, _unit(units.parse_rate), _json(units.RATE_PATTERN, "22 GB/s")]
+Rate = Annotated[int, unit_of(units.parse_rate), json_text(units.RATE_PATTERN, "22 GB/s")]
 TimeUs = Annotated[
-    int, _unit(units.parse_time_us), _json(units.TIME_PATTERN, "500 ms", "30 s", "5 min")
+    int, unit_of(units.parse_time_us), json_text(units.TIME_PATTERN, "500 ms", "30 s", "5 min")
 ]
 Lasting = Annotated[TimeUs, AfterValidator(_at_least_a_quarter)]
 Count = Annotated[
     int,
-    _unit(units.parse_count),
+    unit_of(units.parse_count),
     WithJsonSchema(
         {
             "anyOf": [
@@ -138,29 +138,29 @@ Count = Annotated[
         }
     ),
 ]
-Name = Annotated[str, PlainValidator(_read_name), _json(NAME_PATTERN, "llama-3.1-8b")]
+Name = Annotated[str, PlainValidator(_read_name), json_text(NAME_PATTERN, "llama-3.1-8b")]
 NodeName = Annotated[
     str,
-    _text(NODE_PATTERN, "not a usable node name", "Use letters, digits and . _ -, at most 63"),
-    _json(NODE_PATTERN, "n"),
+    text_of(NODE_PATTERN, "not a usable node name", "Use letters, digits and . _ -, at most 63"),
+    json_text(NODE_PATTERN, "n"),
 ]
 Digest = Annotated[
     str,
-    _text(
+    text_of(
         DIGEST_PATTERN,
         "a key must be a digest, `sha256:` and 64 hexadecimal digits; it is not shown here",
         "Never write a key in clear: make one with `warmtide key new` and paste its digest",
     ),
-    _json(DIGEST_PATTERN),
+    json_text(DIGEST_PATTERN),
 ]
 EnvName = Annotated[
     str,
-    _text(
+    text_of(
         ENV_PATTERN,
         "expected the name of an environment variable; what was found is not shown here",
         "Write for example OPENAI_API_KEY, and keep the key itself out of the file",
     ),
-    _json(ENV_PATTERN, "OPENAI_API_KEY"),
+    json_text(ENV_PATTERN, "OPENAI_API_KEY"),
 ]
 Url = Annotated[
     str,
@@ -169,7 +169,7 @@ Url = Annotated[
         "http://127.0.0.1:9000",
         "name an environment variable in `api_key_env`",
     ),
-    _json(URL_PATTERN, "http://127.0.0.1:9000"),
+    json_text(URL_PATTERN, "http://127.0.0.1:9000"),
 ]
 CollectorUrl = Annotated[
     str,
@@ -178,7 +178,7 @@ CollectorUrl = Annotated[
         "http://127.0.0.1:4318",
         "set OTEL_EXPORTER_OTLP_HEADERS where `warmtide up` is called",
     ),
-    _json(URL_PATTERN, "http://127.0.0.1:4318"),
+    json_text(URL_PATTERN, "http://127.0.0.1:4318"),
 ]
 GpuTypeName = Annotated[
     str,

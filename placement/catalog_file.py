@@ -23,6 +23,7 @@ from placement.catalog_problems import Path as Place
 from placement.catalog_shape import (
     CatalogFile,
     FleetEntry,
+    ForecastEntry,
     ModelEntry,
     PolicyEntry,
     TelemetryEntry,
@@ -93,6 +94,7 @@ class _Shape:
     fleet: FleetEntry | None
     policy: PolicyEntry | None
     telemetry: TelemetryEntry
+    forecast: ForecastEntry
     broken: set[str]
 
 
@@ -100,7 +102,9 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
     if not isinstance(data, dict):
         what = "the file is empty" if data is None else "expected the sections of a catalog"
         finding = Finding((), what, "Start with `models:`, see docs/catalog.md")
-        return _Shape({}, set(), {}, None, None, TelemetryEntry(), {"models", "fleet"}), [finding]
+        broken = {"models", "fleet"}
+        empty = _Shape({}, set(), {}, None, None, TelemetryEntry(), ForecastEntry(), broken)
+        return empty, [finding]
     try:
         sound = CatalogFile.model_validate(data)
     except ValidationError as error:
@@ -109,7 +113,7 @@ def _shape_of(data: Data) -> tuple[_Shape, list[Finding]]:
     models = dict(enumerate(sound.models))
     tenants = dict(enumerate(sound.tenants))
     whole = set(models)
-    sections = (sound.fleet, sound.policy, sound.telemetry)
+    sections = (sound.fleet, sound.policy, sound.telemetry, sound.forecast)
     return _Shape(models, whole, tenants, *sections, set()), []
 
 
@@ -119,6 +123,7 @@ def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
     broken = {str(path[0]) for path in bad if path}
     models = _entries(ModelEntry, "models", data, bad)
     fleet, policy = data.get("fleet"), data.get("policy")
+    forecast = {} if "forecast" in broken else data.get("forecast") or {}
     return _Shape(
         models,
         models.keys() - {path[1] for path in bad if len(path) > 1 and path[0] == "models"},
@@ -126,6 +131,7 @@ def _sound_part(data: dict[str, Data], findings: list[Finding]) -> _Shape:
         _entry(FleetEntry, fleet) if fleet is not None and "fleet" not in broken else None,
         _entry(PolicyEntry, policy or {}) if "policy" not in broken else None,
         TelemetryEntry(),
+        ForecastEntry.model_validate(forecast),
         broken,
     )
 
@@ -157,6 +163,9 @@ def _cross_checks(shape: _Shape) -> Iterable[Finding]:
     intact = "models" not in shape.broken
     names = {name for _, name in named} if intact else None
     yield from check.check_tenants(shape.tenants, names)
+    ids = {entry.id for entry in shape.models.values()} if intact else None
+    yield from check.check_likeness(shape.models, ids)
+    yield from check.check_events(shape.forecast, ids)
     if shape.policy is not None:
         yield from check.check_policy(shape.policy)
     if "fleet" not in shape.broken:
@@ -191,6 +200,7 @@ def _catalog(shape: _Shape) -> Catalog:
         tenants=tuple(convert.tenant(entry) for entry in shape.tenants.values()),
         policy=convert.policy(shape.policy or PolicyEntry()),
         telemetry=convert.telemetry(shape.telemetry),
+        forecast=convert.forecast(shape.forecast),
         time_scale=float(fleet.time_scale),
         seed=fleet.seed,
         vllm_python=fleet.vllm_python,

@@ -25,6 +25,17 @@ from placement.catalog_fields import (
     Url,
     power_of_two,
 )
+from placement.catalog_when import (
+    Country,
+    Duration,
+    Factor,
+    HeavyOnes,
+    Moment,
+    RequestRate,
+    TimeZone,
+)
+
+PriceRatio = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 class AdapterEntry(Entry):
@@ -120,6 +131,12 @@ class ModelEntry(Entry):
     deadline: TimeUs = 120_000_000
     """Arrival to first byte; afterwards a held request gets a 504. Default 120 s."""
     slo: SloEntry = SloEntry()
+    waiting_to_idle: PriceRatio | None = None
+    """Cost of one replica-second short ÷ cost of one idle, of this model. Default: the policy's."""
+    like: Name | None = None
+    """While it has little past of its own: the id of a model that it is expected to resemble."""
+    expected_rate: RequestRate | None = None
+    """While it has little past of its own: how often it will be asked, `5/s` or `40/h`."""
     endpoints: list[Url] = []
     """External models: base URLs of its servers, with or without `/v1`."""
     upstream_model: str = ""
@@ -201,7 +218,7 @@ class PolicyEntry(Entry):
 
     kind: Literal["reactive"] = "reactive"
     """The policy that places replicas."""
-    waiting_to_idle: Annotated[float, Field(gt=0, le=1_000_000)] = 9.0
+    waiting_to_idle: PriceRatio = 9.0
     """Cost of one replica-second short ÷ cost of one idle. Default 9."""
     scale_out_load: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Scale out above this share of the capacity."""
@@ -232,14 +249,47 @@ class TelemetryEntry(Entry):
     """Share of requests that are traced, of those that bring no decision of their own."""
 
 
+class EventEntry(Entry):
+    """Something announced that changes what is asked."""
+
+    name: Name
+    """Events of one name are occasions of the same thing, and teach about each other."""
+    models: list[Name] = []
+    """Ids of the models that it touches. Default: all."""
+    start: Moment
+    """When it begins: `2026-12-01T09:00`, by the clock of `time_zone` unless it has an offset."""
+    duration: Duration
+    """How long it lasts: `4 h`."""
+    uplift: Factor | None = None
+    """The factor on what would be usual: 3.0 is three times as many requests."""
+    expected: RequestRate | None = None
+    """Instead of `uplift`, for models without a past: requests of each of them, `5/s`."""
+
+
+class ForecastEntry(Entry):
+    """What forecasts may know of the world, and who makes them."""
+
+    time_zone: TimeZone = "UTC"
+    """The clock that people ask by: an IANA name such as Europe/Berlin. Default UTC."""
+    country: Country | None = None
+    """ISO code of the country whose public holidays count: `DE`. Default none."""
+    forecasters: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
+    """Names of the forecasters that take part. Default: all that are built in."""
+    heavy: HeavyOnes | None = None
+    """Forecasters that fit for seconds: on, off, or some of `[prophet, mstl]`. Default on."""
+    events: Annotated[list[EventEntry], Field(max_length=1000)] = []
+    """What is announced; `warmtide events add` announces without a change of the file."""
+
+
 class CatalogFile(Entry):
-    """Models, fleet, tenants, policy and telemetry of a Warmtide fleet."""
+    """Models, fleet, tenants, policy, telemetry and forecasts of a Warmtide fleet."""
 
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=1000)]
     fleet: FleetEntry | None = None
     tenants: Annotated[list[TenantEntry], Field(max_length=100_000)] = []
     policy: PolicyEntry = PolicyEntry()
     telemetry: TelemetryEntry = TelemetryEntry()
+    forecast: ForecastEntry = ForecastEntry()
 
 
 SECTIONS: dict[tuple[str, ...], type[Entry]] = {
@@ -255,5 +305,7 @@ SECTIONS: dict[tuple[str, ...], type[Entry]] = {
     ("tenants",): TenantEntry,
     ("policy",): PolicyEntry,
     ("telemetry",): TelemetryEntry,
+    ("forecast",): ForecastEntry,
+    ("forecast", "events"): EventEntry,
 }
 """Which entry stands where, list positions left out."""

@@ -33,11 +33,14 @@ COUNT_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 BYTES_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 RATE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)/s$"
 TIME_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(us|ms|s|min|h|d)$"
+REQUESTS_PATTERN = r"^[0-9]+(\.[0-9]+)? ?/ ?(s|min|h|d)$"
 COUNT_PATTERN = r"^[0-9]+(\.[0-9]+)? ?(K|M|B|T)$"
 
 LARGEST = 2**60
 """Nothing in a catalog is larger: an exabyte, thirty thousand years."""
 
+REQUESTS_PER_S_MAX = 1e6
+_REQUESTS = re.compile(r"(\d{1,24}(?:\.\d{1,24})?)\s?/\s?(s|min|h|d)", re.ASCII)
 _QUANTITY = re.compile(r"(\d{1,24}(?:\.\d{1,24})?)\s?([A-Za-z/]{0,8})", re.ASCII)
 
 
@@ -73,6 +76,20 @@ def parse_time_us(value: object) -> int:
         remedy = f"Write {value} s or {value} ms"
         raise UnitError("a bare number does not say which unit", remedy)
     return _scaled(value, TIME_UNITS, "a time", "Write for example 30 s, 500 ms or 5 min")
+
+
+def parse_requests_per_s(value: object) -> float:
+    """`"5/s"`, `"300/min"`, `"40/h"` → requests a second."""
+    remedy = "Write for example 5/s, 300/min or 40/h"
+    if _is_number(value):
+        raise UnitError("a bare number does not say how often", f"Write {value}/s or {value}/h")
+    match = _REQUESTS.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise UnitError("expected a rate of requests", remedy)
+    rate = float(match[1]) * TIME_UNITS["s"] / TIME_UNITS[match[2]]
+    if not 0 < rate <= REQUESTS_PER_S_MAX:
+        raise UnitError("the rate is out of range", remedy)
+    return rate
 
 
 def parse_count(value: object) -> int:

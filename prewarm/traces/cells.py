@@ -16,7 +16,7 @@ _WHOLE = re.compile(r"([0-9]{1,15})(?:\.0*)?\Z")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?(?:[eE][+-]?[0-9]{1,2})?\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_US = timedelta(microseconds=1)
-_US_PER = {"_ms": 1000, "_us": 1, "_min": 60 * US, "_h": 3600 * US}
+US_PER = {"_ms": 1000, "_us": 1, "_min": 60 * US, "_h": 3600 * US}
 
 
 class Table(NamedTuple):
@@ -30,7 +30,7 @@ class Table(NamedTuple):
 def read_table(file: str, text: str) -> Table:
     """Split a CSV text; every row must be as wide as the header."""
     reader = csv.reader(io.StringIO(text, newline=""))
-    rows = [(line, [c.strip() for c in row]) for line, row in _lines(file, reader) if any(row)]
+    rows = [(line, [c.strip() for c in row]) for line, row in csv_rows(file, reader) if any(row)]
     if not rows:
         raise TraceError(file, "is empty", "give a trace with a header and rows")
     header = tuple(rows[0][1])
@@ -53,7 +53,7 @@ def read_table(file: str, text: str) -> Table:
     return Table(file, header, rows[1:])
 
 
-def _lines(file: str, reader: "Iterator[list[str]]") -> Iterator[tuple[int, list[str]]]:
+def csv_rows(file: str, reader: "Iterator[list[str]]") -> Iterator[tuple[int, list[str]]]:
     """Rows with their line numbers; a quoting mistake becomes our own error."""
     line = 0
     while True:
@@ -89,7 +89,7 @@ def moment_us(file: str, line: int, column: str, cell: str) -> int:
     Without a zone it is read as UTC.
     """
     if _NUMBER.match(cell):
-        scale = next((us for end, us in _US_PER.items() if column.lower().endswith(end)), US)
+        scale = next((us for end, us in US_PER.items() if column.lower().endswith(end)), US)
         return round(float(cell) * scale)
     try:
         found = datetime.fromisoformat(cell)

@@ -3,7 +3,7 @@
 In: the table of a file. Out: a regular grid of bins with holes. Never: reads a file, fills a hole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import mode
 from typing import NamedTuple
@@ -24,6 +24,7 @@ _WEDNESDAY_US = 6 * DAY_US
 
 def parse_counts(table: Table) -> Counts:
     """A time column first (seconds or ISO), then one column per stream."""
+    refuse_statistics(table.file, table.header)
     columns = _stream_columns(table.header)
     if not columns:
         raise TraceError(
@@ -35,6 +36,16 @@ def parse_counts(table: Table) -> Counts:
     name = table.header[0]
     times = [moment_us(table.file, line, name, row[0]) for line, row in table.rows]
     return _on_grid(table, times, _width_us(table, times), columns)
+
+
+def refuse_statistics(file: str, header: Sequence[str]) -> None:
+    """ServeGen's token table lies beside its counts, and looks like them."""
+    if {"model", "client", "t_s"} <= set(header):
+        raise TraceError(
+            file,
+            "holds token statistics, no requests",
+            "replay the counts beside it (clients_10min_*.csv.gz)",
+        )
 
 
 def parse_burstgpt_hours(table: Table) -> Counts:
@@ -51,10 +62,14 @@ def parse_burstgpt_hours(table: Table) -> Counts:
                 line=line,
                 column="hour",
             )
-        times.append(_WEDNESDAY_US + day * DAY_US + hour * HOUR_US)
+        times.append(burstgpt_hour_us(day, hour))
     columns = [_Column(name, at, 0) for at, name in enumerate(table.header) if at > 1]
     parts = [column for column in columns if column.name != "all"]
     return _on_grid(table, times, HOUR_US, parts or columns)
+
+
+def burstgpt_hour_us(day: int, hour: int) -> int:
+    return _WEDNESDAY_US + day * DAY_US + hour * HOUR_US
 
 
 class _Column(NamedTuple):

@@ -4,14 +4,15 @@ In: a path. Out: `Counts` or `Requests`, or a `TraceError` that says what to do.
 Never: trusts the file's name, keeps the file open, reads without a bound.
 """
 
+import csv
 import gzip
 import io
 import zlib
 from pathlib import Path
 
-from prewarm.traces.cells import Table, read_table
+from prewarm.traces.cells import read_table
 from prewarm.traces.counts import parse_burstgpt_hours, parse_counts
-from prewarm.traces.records import Trace, TraceError
+from prewarm.traces.records import Requests, Trace, TraceError
 from prewarm.traces.requests import parse_azure, parse_mooncake
 
 BYTES_MAX = 512_000_000
@@ -24,28 +25,31 @@ def read_trace(path: Path) -> Trace:
     return parse_trace(path.name, _read(path))
 
 
+def read_text(path: Path) -> str:
+    """Text of a file, unpacked if it is gzipped. Raises `TraceError`."""
+    return _decode(path.name, _read(path))
+
+
 def parse_trace(file: str, data: bytes) -> Trace:
     """The bytes of a trace file, to a trace. Pure."""
     text = _decode(file, data)
-    if text.lstrip().startswith("{"):
-        return parse_mooncake(file, text)
+    requests = parse_requests(file, text)
+    if requests is not None:
+        return requests
     table = read_table(file, text)
-    names = {name.lower() for name in table.header}
-    if names >= _AZURE:
-        return parse_azure(table)
     if table.header[:2] == ("day", "hour") and len(table.header) > 2:
         return parse_burstgpt_hours(table)
-    _refuse_statistics(table)
     return parse_counts(table)
 
 
-def _refuse_statistics(table: Table) -> None:
-    if {"model", "client", "t_s"} <= set(table.header):
-        raise TraceError(
-            table.file,
-            "holds token statistics, no requests",
-            "replay the counts beside it (clients_10min_*.csv.gz)",
-        )
+def parse_requests(file: str, text: str) -> Requests | None:
+    """A trace with one row a request; None where the text is of another kind. Pure."""
+    if text.lstrip().startswith("{"):
+        return parse_mooncake(file, text)
+    first = text.lstrip().partition("\n")[0]
+    if {name.strip().lower() for row in csv.reader([first]) for name in row} >= _AZURE:
+        return parse_azure(read_table(file, text))
+    return None
 
 
 def _read(path: Path) -> bytes:

@@ -437,6 +437,10 @@ FULL: dict[str, Any] = {
     "tenants": [{"id": "t", "keys": [DIGEST]}],
     "policy": {"waiting_to_idle": 9},
     "telemetry": {"scrape": "10 s"},
+    "forecast": {
+        "time_zone": "Europe/Berlin",
+        "events": [{"name": "e", "start": "2026-12-01", "duration": "4 h", "uplift": 3.0}],
+    },
 }
 
 
