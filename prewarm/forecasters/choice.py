@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewarm.forecast import Setting
-from prewarm.series import Bools, Floats
+from prewarm.series import Floats
 
 ERROR_ALPHA = 0.01
 """Errors are remembered for some hundred bins."""
@@ -34,11 +34,6 @@ class LeastSquares:
         self._errors += np.where(np.isnan(step), 0.0, step)
         self._said[self._bins % kept] = said
         self._bins += 1
-
-    def forget(self, mine: Bools) -> None:
-        """These streams' variants begin anew."""
-        self._errors[:, mine] = 0.0
-        self._said[:, :, mine] = np.nan
 
     def best(self) -> Floats:
         """Of what was said in the newest bin. Shape S x H."""

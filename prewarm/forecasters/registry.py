@@ -8,7 +8,6 @@ from functools import partial
 
 from prewarm.forecast import Factory, PointFactory
 from prewarm.forecasters.holt_winters import HoltWinters
-from prewarm.forecasters.regression import Regression
 from prewarm.forecasters.residuals import Trailing
 from prewarm.forecasters.simple import (
     EACH_DAY,
@@ -34,11 +33,10 @@ POINTS: dict[str, PointFactory] = {
     "ewma": Ewma,
     "holt_winters": HoltWinters,
     "holt_winters_week": partial(HoltWinters, days=7),
-    "regression": Regression,
     "tsb": Tsb,
     "croston": Croston,
 }
-ROOTS = frozenset({"holt_winters", "holt_winters_week", "regression"})
+ROOTS = frozenset({"holt_winters", "holt_winters_week"})
 """Those that work on square roots: `Trailing` takes their residuals there too."""
 SIMPLE = (
     "last_value",
