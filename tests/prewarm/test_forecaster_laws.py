@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prewarm.forecast import Setting
-from prewarm.forecasters.registry import POINTS
-from prewarm.forecasters.residuals import Trailing
+from prewarm.forecasters.registry import POINTS, forecaster
 from prewarm.series import Floats
 from tests.prewarm.said import HOLE, HOUR_US, column, last_points, panel, points, setting
 
@@ -58,7 +57,7 @@ def test_a_fit_on_the_past_and_updates_say_the_same(
     name: str, values: Floats, share: float
 ) -> None:
     first = int(share * len(values))
-    online, fitted = Trailing(POINTS[name], told()), Trailing(POINTS[name], told())
+    online, fitted = forecaster(name)(told()), forecaster(name)(told())
     for row in values:
         online.update(row)
     fitted.fit(panel(values[:first], told()))
@@ -70,7 +69,7 @@ def test_a_fit_on_the_past_and_updates_say_the_same(
 @pytest.mark.parametrize("name", POINTS)
 @given(values=demand())
 def test_quantiles_ascend_and_are_never_negative(name: str, values: Floats) -> None:
-    trailing = Trailing(POINTS[name], told())
+    trailing = forecaster(name)(told())
     trailing.fit(panel(values, told()))
     quantiles = trailing.predict()
     known = ~np.isnan(quantiles)
@@ -82,7 +81,7 @@ def test_quantiles_ascend_and_are_never_negative(name: str, values: Floats) -> N
 @pytest.mark.parametrize("name", POINTS)
 def test_sixty_days_of_zeros_are_forecast_as_zero(name: str) -> None:
     hourly = setting(horizons=(1, 4), width_us=HOUR_US)
-    trailing = Trailing(POINTS[name], hourly)
+    trailing = forecaster(name)(hourly)
     trailing.fit(panel(np.zeros((60 * 24, 1)), hourly))
     assert np.all(trailing.predict() == 0)
 

@@ -1,15 +1,13 @@
 """Each built-in forecaster by hand: small streams, the arithmetic beside them."""
 
-from dataclasses import replace
 from math import isnan
 
-import numpy as np
 import pytest
 
 from prewarm.calendars import US
 from prewarm.forecast import PointFactory
 from prewarm.forecasters.holt_winters import DAMPING, TREND, VARIANTS
-from prewarm.forecasters.registry import POINTS, SIMPLE
+from prewarm.forecasters.registry import POINTS, ROOTS, SIMPLE
 from prewarm.forecasters.simple import or_last_value
 from tests.prewarm.said import HOLE, HOUR6_US, HOUR_US, MIN10_US, column, last_points, setting
 from tests.prewarm.said import points as all_points
@@ -18,8 +16,9 @@ DAYS = [1, 2, 3, 4, 5, 6, 7, 8]
 """Two days of four bins."""
 
 
-def test_every_simple_baseline_is_among_the_forecasters() -> None:
-    assert set(SIMPLE) < set(POINTS)
+def test_every_simple_baseline_is_among_the_forecasters_and_keeps_plain_residuals() -> None:
+    assert set(SIMPLE) | ROOTS < set(POINTS)
+    assert not set(SIMPLE) & ROOTS
 
 
 def test_the_last_value_stands_for_every_horizon() -> None:
@@ -222,54 +221,6 @@ def test_holt_winters_follows_the_season_that_it_is_shown() -> None:
     values = [*day * 9, 125, 500]
     (said,) = last_points(POINTS["holt_winters"], values, setting())
     assert 100 < said < 160
-
-
-def test_regression_says_the_last_value_until_it_has_seen_how_that_errs() -> None:
-    # From the fifth bin on the newest has a day before it; only then is there something to learn.
-    assert isnan(last_points(POINTS["regression"], [1, 2, 3, 4], setting())[0])
-    assert last_points(POINTS["regression"], [1, 2, 3, 4, 9], setting()) == pytest.approx([9])
-
-
-def test_regression_learns_a_season_that_the_last_value_does_not_know() -> None:
-    # Days of 100, 400, 100, 25; today is a day like any other, and its second bin is to come.
-    values = [*[100, 400, 100, 25] * 20, 100]
-    (said,) = last_points(POINTS["regression"], values, setting())
-    assert said == pytest.approx(400, rel=0.02)
-
-
-def test_regression_weighs_what_tells_most() -> None:
-    # The root of each bin is 2 and 0.4 of the last and of yesterday's, give or take 0.5: neither
-    # alone says it. Twenty days teach, forty are scored.
-    rng = np.random.default_rng(5)
-    roots = [10.0, 14.0, 8.0, 6.0]
-    for noise in rng.normal(0, 0.5, 240):
-        roots.append(2.0 + 0.4 * roots[-1] + 0.4 * roots[-4] + float(noise))
-    values = column([root * root for root in roots])
-
-    def error(name: str) -> float:
-        said = all_points(POINTS[name], values, setting())[80:-1]
-        return float(np.square(said[:, 0, 0] - values[81:, 0]).mean())
-
-    assert error("regression") < 0.9 * min(error(name) for name in SIMPLE)
-
-
-def test_regression_says_no_more_than_twice_the_largest_that_it_looked_at() -> None:
-    # Each day asks three times as much as the one before: the last value is the largest of all.
-    values = [3.0**day for day in range(12) for _ in range(4)]
-    assert last_points(POINTS["regression"], values, setting(horizons=(4,))) == pytest.approx(
-        [2 * 3.0**11]
-    )
-
-
-def test_regression_learns_a_stream_alike_in_any_company() -> None:
-    # Weights are solved in turns; a stream's turn does not depend on its place.
-    told = setting(streams=2, width_us=MIN10_US)
-    swapped = replace(told, streams=told.streams[::-1])
-    values = np.random.default_rng(9).poisson(6.0, (400, 2)).astype(np.float64)
-    said = all_points(POINTS["regression"], values, told)
-    assert all_points(POINTS["regression"], values[:, ::-1], swapped) == pytest.approx(
-        said[:, ::-1], nan_ok=True
-    )
 
 
 @pytest.mark.parametrize("name", POINTS)

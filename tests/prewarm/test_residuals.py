@@ -13,9 +13,9 @@ from tests.prewarm.said import HOLE, MIN10_US, column, panel, points, setting
 LEVELS = (0.5, 0.75, 1.0)
 
 
-def quantiles(values: list[float], horizons: tuple[int, ...] = (1,)) -> Floats:
+def quantiles(values: list[float], horizons: tuple[int, ...] = (1,), roots: bool = False) -> Floats:
     told = setting(horizons=horizons, levels=LEVELS)
-    trailing = Trailing(POINTS["last_value"], told)
+    trailing = Trailing(POINTS["last_value"], told, roots)
     trailing.fit(panel(column(values), told))
     found: Floats = trailing.predict()[0]
     return found
@@ -49,6 +49,15 @@ def test_no_quantile_lies_below_nothing() -> None:
     assert quantiles([10, 0])[0].tolist() == [0, 0, 0]
 
 
+def test_residuals_of_roots_make_a_band_as_wide_as_the_hour_is_busy() -> None:
+    # Roots 2, 4, 3, 5: off by 2, -1 and 2. All of it 2 above the root of 25, or of 100.
+    assert quantiles([4, 16, 9, 25], roots=True)[0].tolist() == [49, 49, 49]
+    # And 5 more from 5 to 10: of -1, 2, 2 and 5 the median is 2, three quarters 2 + 0.25 x 3.
+    assert quantiles([4, 16, 9, 25, 100], roots=True)[0].tolist() == [144, 12.75**2, 225]
+    # A root does not fall below nothing either: off by -4.
+    assert quantiles([16, 0], roots=True)[0].tolist() == [0, 0, 0]
+
+
 def test_what_is_older_than_three_days_is_forgotten() -> None:
     # Twelve bins are three days: the jump by 90 is the oldest residual, and then it is gone.
     assert quantiles([10, 100, *[100] * 11])[0].tolist() == [100, 100, 190]
@@ -62,21 +71,23 @@ def test_forecasts_stand_by_the_bin_that_they_are_of() -> None:
     assert np.array_equal(found[:, 0, 1], [HOLE, HOLE, 10], equal_nan=True)
 
 
+@pytest.mark.parametrize("roots", [False, True])
 @pytest.mark.parametrize("name", ["last_value", "day", "ewma"])
 @given(seed=st.integers(0, 2**32 - 1), horizons=st.sampled_from([(1,), (1, 2), (2, 7)]))
 def test_a_whole_back_test_says_what_is_said_bin_by_bin(
-    name: str, seed: int, horizons: tuple[int, ...]
+    name: str, roots: bool, seed: int, horizons: tuple[int, ...]
 ) -> None:
     rng = np.random.default_rng(seed)
     values = rng.poisson(4, (40, 3)).astype(np.float64)
     values[rng.random(values.shape) < 0.1] = HOLE
     told = setting(streams=3, horizons=horizons)
-    trailing, online = Trailing(POINTS[name], told), []
+    trailing, online = Trailing(POINTS[name], told, roots), []
     for row in values:
         trailing.update(row)
         online.append(trailing.predict())
     of_bins = aligned(points(POINTS[name], values, told), horizons)
-    found = quantiles_of(of_bins, values, horizons, window_bins(told.calendar))
+    window = window_bins(told.calendar)
+    found = quantiles_of(of_bins, values, horizons, window, roots=roots)
     for place, ahead in enumerate(horizons):
         before = np.array(online)[:-ahead, :, place]
         assert np.array_equal(found[ahead:, :, place], before, equal_nan=True)
