@@ -36,7 +36,7 @@ def check(
 
     from gateway.catalog_tables import models_table, nodes_table, summary
 
-    catalog = _good(file, as_json=as_json)
+    catalog = good_catalog(file, as_json=as_json)
     if as_json:
         typer.echo(json.dumps({"ok": True, "file": str(file), **summary(catalog)}))
         return
@@ -69,7 +69,7 @@ def show(
     if file is None:
         document = _asked(state_dir_, "GET", as_json=as_json)
     else:
-        document = msgspec.to_builtins(_good(file, as_json=as_json))
+        document = msgspec.to_builtins(good_catalog(file, as_json=as_json))
     if as_json:
         say(document)
         return
@@ -85,7 +85,7 @@ def apply(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Give a running gateway a changed catalog; no request is dropped."""
-    _good(file, as_json=as_json)
+    good_catalog(file, as_json=as_json)
     text = file.read_text("utf-8")
     answer = _asked(state_dir_, "POST", as_json=as_json, text=text, name=str(file))
     if as_json:
@@ -96,6 +96,16 @@ def apply(
     sections = ("tenants", "policy", "telemetry", "forecast")
     told += [section for section in sections if answer[f"{section}_changed"]]
     typer.echo("\n".join([f"catalog {answer['version']} is in force", *(told or ["no change"])]))
+
+
+def running_catalog(card: state_dir.Card, *, as_json: bool) -> "Catalog":
+    """What is in force in a running gateway."""
+    from gateway.admin_client import ask
+    from gateway.progress import steps
+    from placement.catalog import Catalog
+
+    with steps() as shown:
+        return msgspec.convert(ask(card, "GET", "/catalog", shown, as_json=as_json), Catalog)
 
 
 def _asked(
@@ -113,7 +123,7 @@ def _asked(
         return ask(card, method, "/catalog", shown, as_json=as_json, text=text, name=name)
 
 
-def _good(file: Path, *, as_json: bool) -> "Catalog":
+def good_catalog(file: Path, *, as_json: bool) -> "Catalog":
     """The catalog in a file, or the end of the command with everything that is wrong with it."""
     from gateway.progress import steps
     from placement.catalog_file import CatalogError, load_catalog

@@ -1,7 +1,8 @@
 """`warmtide history`: what was asked of each model, from the store of a state directory. An edge.
 
 In: command line, the history's file, beside a running gateway or without one. Out: a table, one
-JSON document, or a counts file that `replay` and the forecasters read. Never: writes the store.
+JSON document, or a counts file that `replay` and the forecasters read. Never: writes the store
+(`import_cli` does).
 """
 
 import csv
@@ -15,6 +16,7 @@ import msgspec
 import typer
 
 from gateway import state_dir
+from gateway.import_cli import import_
 from gateway.words import FAILED, BadInputError, fail, say
 from placement.catalog_units import UnitError, parse_time_us
 from placement.clock import wall_us
@@ -22,7 +24,8 @@ from placement.clock import wall_us
 if TYPE_CHECKING:
     from prewarm.windows import HistoryRow
 
-app = typer.Typer(help="Look at the demand of the past.", no_args_is_help=True)
+app = typer.Typer(help="The demand of the past: look at it, import it.", no_args_is_help=True)
+app.command("import")(import_)
 
 WIDTHS_S = {"10s": 10, "1min": 60, "5min": 300}
 SHOWN_MAX = 60

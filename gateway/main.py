@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from gateway import catalog_cli, completing, history_cli, state_dir
+from gateway import catalog_cli, completing, events_cli, history_cli, state_dir
 from gateway.doctor.cli import doctor
 from gateway.environment import secret_of
 from gateway.plugins import Commands
@@ -33,6 +33,7 @@ cli = typer.Typer(
 )
 cli.add_typer(catalog_cli.app, name="catalog")
 cli.add_typer(history_cli.app, name="history")
+cli.add_typer(events_cli.app, name="events")
 keys = typer.Typer(help="API keys of tenants.", no_args_is_help=True)
 cli.add_typer(keys, name="key")
 cli.command()(status)

@@ -155,11 +155,11 @@ def forecast(entry: ForecastEntry) -> ForecastPolicy:
         country=entry.country or "",
         forecasters=tuple(dict.fromkeys(entry.forecasters or ())),
         heavy=HEAVY if entry.heavy is None else entry.heavy,
-        events=tuple(_event(event, entry.time_zone) for event in entry.events),
+        events=tuple(event(each, entry.time_zone) for each in entry.events),
     )
 
 
-def _event(entry: EventEntry, zone: str) -> DemandEvent:
+def event(entry: EventEntry, zone: str) -> DemandEvent:
     start_us = moment_us(entry.start, zone)
     return DemandEvent(
         name=entry.name,

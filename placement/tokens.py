@@ -4,9 +4,10 @@ In: a path. Out: the token there, made on first use. Never: a file with half a t
 an empty token would open every door.
 """
 
-import os
 import secrets
 from pathlib import Path
+
+from placement.private_file import write_private
 
 
 def token_in(path: Path) -> str:
@@ -16,11 +17,6 @@ def token_in(path: Path) -> str:
             return token
     except FileNotFoundError:
         pass
-    path.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_urlsafe(32)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token)
-    fresh.replace(path)
+    write_private(path, token.encode())
     return token

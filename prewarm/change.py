@@ -29,12 +29,9 @@ DRIFT_ON, DRIFT_OFF = 4.5, 2.5
 DRIFT_STEP = 1.0 - 0.5 ** (1.0 / DRIFT_BINS)
 DRIFT_SD = (DRIFT_STEP / (2.0 - DRIFT_STEP)) ** 0.5
 """How far the mean of independent unit errors strays by chance."""
-WIDER_AFTER_SHIFT = 1.0
-"""Bands are twice as wide after a shift."""
-WIDER_PER_DEVIATION = 0.1
-"""For every deviation above `CLIP` in one bin."""
-WIDEST = 3.0
-WIDER_BINS = 36
+WIDER = 0.25
+"""Bands are so much wider after a shift, or an error beyond `CLIP`: misses come in clusters."""
+WIDER_BINS = 6
 """Half-life of the widening."""
 SCALE_BINS = 576
 """Half-life of what counts as a usual deviation."""
@@ -117,7 +114,7 @@ class ChangeWatch:
         clipped = np.clip(size, -CLIP, CLIP)
         shifted = self._shifts(clipped, known)
         self._drifts(clipped, known, shifted)
-        self._widen(np.abs(size), known, shifted)
+        self._widen(shifted | (np.abs(size) > CLIP), known)
         self.since += known
         self.since[shifted] = 0
         return Changes(shifted, self._drifting.copy())
@@ -140,8 +137,6 @@ class ChangeWatch:
         limit = np.where(self._drifting, DRIFT_OFF, DRIFT_ON) * DRIFT_SD
         self._drifting = np.abs(self._mean) > limit
 
-    def _widen(self, size: Floats, known: Bools, shifted: Bools) -> None:
+    def _widen(self, struck: Bools, known: Bools) -> None:
         keep = np.where(known, 0.5 ** (1.0 / WIDER_BINS), 1.0)
-        wider = keep * self._wider + WIDER_PER_DEVIATION * np.maximum(size - CLIP, 0.0)
-        wider[shifted] += WIDER_AFTER_SHIFT
-        self._wider = np.minimum(wider, WIDEST - 1.0)
+        self._wider = np.where(struck, WIDER, keep * self._wider)

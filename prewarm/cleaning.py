@@ -8,6 +8,7 @@ earlier one and a clock set right writes after the wrong one. Two rows are never
 could invent a burst. What is no number from 0 to a thousand million million is a hole.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from prewarm.series import Floats, Panel
 from prewarm.traces.counts import CELLS_MAX, SILENT_STREAMS
 from prewarm.traces.records import Ints, TraceError
 
+Fold = Callable[..., Floats]
 VALUE_MAX = 1e15
 """Beyond it a double no longer tells neighbouring whole numbers apart for long."""
 LONE_WIDTH_US = 300 * US
@@ -62,9 +64,15 @@ def clean(raw: Raw, zone: str = "UTC", notes: Notes | None = None) -> Cleaned:
     rows = _without_repeats(rows, notes)
     calendar, values = _on_grid(rows, zone, notes)
     values = _totals_undone(raw.streams, _silence_is_a_hole(values, notes, raw, calendar), notes)
-    for at, stream in enumerate(raw.streams):
-        _remark(stream, values[:, at], calendar, notes)
     panel = Panel(calendar=calendar, streams=raw.streams, values=values, whole=_whole(values))
+    return remarked(panel, notes)
+
+
+def remarked(panel: Panel, notes: Notes | None = None) -> Cleaned:
+    """With notes on what a forecast of each stream cannot know, or need not."""
+    notes = notes or Notes(panel.streams)
+    for at, stream in enumerate(panel.streams):
+        _remark(stream, panel.values[:, at], panel.calendar, notes)
     return Cleaned(panel, notes.told())
 
 
@@ -251,7 +259,6 @@ def _totals_undone(streams: tuple[str, ...], values: Floats, notes: Notes) -> Fl
 
 
 def _remark(stream: str, values: Floats, calendar: Calendar, notes: Notes) -> None:
-    """What a forecast of such a stream cannot know, or need not."""
     seen = values[~np.isnan(values)]
     if not len(seen):
         notes.say(stream, "all bins are holes: there is nothing to forecast from")
@@ -281,9 +288,9 @@ def _whole(values: Floats) -> bool:
     return bool(np.all(np.isnan(values) | (values == np.floor(values))))
 
 
-def coarser(panel: Panel, width_us: int) -> Panel:
-    """Sums over wider bins; one hole makes a hole of all. Raises `ValueError` on a width that is no
-    multiple."""
+def coarser(panel: Panel, width_us: int, fold: Fold = np.sum) -> Panel:
+    """Sums, or what else is made of the bins in a wider one; one hole makes a hole of all.
+    Raises `ValueError` on a width that is no multiple."""
     times, rest = divmod(width_us, panel.calendar.width_us)
     if rest or not times:
         narrow = human_time(panel.calendar.width_us)
@@ -296,6 +303,6 @@ def coarser(panel: Panel, width_us: int) -> Panel:
     return Panel(
         calendar=Calendar(calendar.at_us(skipped), width_us, calendar.zone),
         streams=panel.streams,
-        values=parts.reshape(bins, times, len(panel.streams)).sum(axis=1),
+        values=fold(parts.reshape(bins, times, len(panel.streams)), axis=1),
         whole=panel.whole,
     )

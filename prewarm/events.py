@@ -32,6 +32,66 @@ def covered(calendar: Calendar, event: DemandEvent, bins: NDArray[np.int64]) -> 
     return np.clip(common_us / calendar.width_us, 0.0, 1.0)
 
 
+def merged(
+    declared: Iterable[DemandEvent], announced: Iterable[DemandEvent]
+) -> tuple[DemandEvent, ...]:
+    """Those of the catalog and those announced by command; what both say counts once."""
+    known = {occasion(event): event for event in (*announced, *declared)}
+    return tuple(sorted(known.values(), key=lambda e: (e.start_us, e.name, e.models)))
+
+
+def occasion(event: DemandEvent) -> tuple[str, int, frozenset[str]]:
+    """What makes two announcements one event, whatever they say about it."""
+    return event.name, event.start_us, frozenset(event.models)
+
+
+class _Lessons:
+    """How far occasions differed from their announcements, by the names of events.
+
+    A mean of log ratios weighted by their precision: no ratio counts as known better than occasions
+    differ, and the announcement counts as an occasion that held, with its own doubt. Sums are kept
+    for each name, so that a daily event of a year costs no more than one of today.
+    """
+
+    def __init__(self, streams: int) -> None:
+        self._zeros = np.zeros(streams)
+        self._seen: dict[DemandEvent, tuple[Floats, Floats]] = {}
+        self._taught: dict[DemandEvent, tuple[Floats, Floats]] = {}
+        self._sums: dict[str, tuple[Floats, Floats]] = {}
+
+    def of(self, events: Iterable[DemandEvent]) -> "_Lessons":
+        """What these alone have taught."""
+        kept = _Lessons(len(self._zeros))
+        for event in events:
+            if event in self._seen:
+                kept.add(event, *self._seen[event])
+        return kept
+
+    def add(self, event: DemandEvent, asked: Floats, usual: Floats) -> None:
+        """More of what was asked during an event, and what would have been usual. No NaN."""
+        before_asked, before_usual = self._seen.get(event, (self._zeros, self._zeros))
+        asked, usual = before_asked + asked, before_usual + usual
+        expected = event.uplift * usual + 0.5
+        weight = np.where(usual > 0, 1.0 / (OCCASION_SD**2 + 1.0 / expected), 0.0)
+        weighted = weight * np.log((asked + 0.5) / expected)
+        former_weight, former = self._taught.get(event, (self._zeros, self._zeros))
+        weights, total = self._sums.get(event.name, (self._zeros, self._zeros))
+        self._sums[event.name] = weights - former_weight + weight, total - former + weighted
+        self._seen[event] = asked, usual
+        self._taught[event] = weight, weighted
+
+    def observed(self, event: DemandEvent) -> Floats:
+        asked, usual = self._seen.get(event, (self._zeros, self._zeros))
+        uplift: Floats = np.where(usual > 0, asked / np.where(usual > 0, usual, 1.0), np.nan)
+        return uplift
+
+    def correction(self, name: str) -> Floats:
+        """To add to the logarithm of what is announced."""
+        weights, total = self._sums.get(name, (self._zeros, self._zeros))
+        correction: Floats = total / (weights + ANNOUNCED_SD**-2)
+        return correction
+
+
 class Uplift:
     """What the events mean for some models, a stream each. `S` streams."""
 
@@ -42,7 +102,7 @@ class Uplift:
         self._models = tuple(models)
         self._events = tuple(sorted(set(events), key=lambda e: (e.start_us, e.name, e.end_us)))
         self._touched = [np.array([e.touches(m) for m in self._models]) for e in self._events]
-        self._seen: dict[DemandEvent, tuple[Floats, Floats]] = {}
+        self._lessons = _Lessons(len(self._models))
         self._factors: dict[int, Floats] = {}
         self._usual = _fixed(np.ones(len(self._models)))
         self._nothing = _fixed(np.full(len(self._models), np.nan))
@@ -51,8 +111,7 @@ class Uplift:
     def announced(self, events: Iterable[DemandEvent]) -> "Uplift":
         """With other events, and what was learnt of those that are still among them."""
         renewed = Uplift(self._calendar, self._models, events)
-        known = set(renewed._events)
-        renewed._seen = {event: sums for event, sums in self._seen.items() if event in known}
+        renewed._lessons = self._lessons.of(renewed._events)
         return renewed
 
     def factors(self, index: int) -> Floats:
@@ -77,26 +136,24 @@ class Uplift:
 
     def observe(self, index: int, values: Floats, usual: Floats) -> None:
         """A bin has passed: what was asked, and what was forecast of it but for the events."""
+        whole = [i for i in self._at(index) if self._share(self._events[i], index) == 1.0]
+        lifting = [i for i in whole if not self._events[i].expected_per_s]
+        if not lifting:
+            return
         known = np.isfinite(values) & np.isfinite(usual)
         raised = usual * self.factors(index)
-        for i in self._at(index):
-            event = self._events[i]
-            if event.expected_per_s or self._share(event, index) < 1.0:
-                continue
+        estimates = [self._estimate(self._events[i]) for i in lifting]
+        for i, estimate in zip(lifting, estimates, strict=True):
             theirs = known & self._touched[i]
-            without = raised / self._estimate(event)  # events beside it have their own share
-            asked, expected = self._seen.get(event, (self._usual * 0, self._usual * 0))
-            self._seen[event] = (
-                asked + np.where(theirs, values, 0.0),
-                expected + np.where(theirs, without, 0.0),
+            without = raised / estimate  # events beside it have their own share
+            self._lessons.add(
+                self._events[i], np.where(theirs, values, 0.0), np.where(theirs, without, 0.0)
             )
-            self._factors.clear()
+        self._factors.clear()
 
     def observed(self, event: DemandEvent) -> Floats:
         """What the uplift of an event truly was; NaN where nothing was seen. Shape S."""
-        asked, usual = self._seen.get(event, (self._nothing, self._nothing))
-        uplift: Floats = np.where(usual > 0, asked / np.where(usual > 0, usual, 1.0), np.nan)
-        return uplift
+        return self._lessons.observed(event)
 
     def learnt(self, name: str) -> Floats:
         """The uplift to expect of the next event of this name; NaN of an unknown name. Shape S."""
@@ -104,20 +161,8 @@ class Uplift:
         return self._estimate(named[-1]) if named else self._nothing
 
     def _estimate(self, event: DemandEvent) -> Floats:
-        """What is announced, corrected as the occasions so far differed from their announcements.
-
-        A mean of log ratios weighted by their precision: no ratio counts as known better than
-        occasions differ, and the announcement counts as an occasion that held, with its own doubt.
-        """
-        weights = np.full(len(self._models), ANNOUNCED_SD**-2)
-        total = np.zeros(len(self._models))
-        for past, (asked, usual) in self._seen.items():
-            if past.name == event.name:
-                expected = past.uplift * usual + 0.5
-                weight = np.where(usual > 0, 1.0 / (OCCASION_SD**2 + 1.0 / expected), 0.0)
-                total += weight * np.log((asked + 0.5) / expected)
-                weights += weight
-        estimate: Floats = event.uplift * np.exp(total / weights)
+        """What is announced, corrected as occasions so far differed from their announcements."""
+        estimate: Floats = event.uplift * np.exp(self._lessons.correction(event.name))
         return estimate
 
     def _product(self, stretch: int) -> Floats:

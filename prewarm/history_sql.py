@@ -4,12 +4,12 @@ In: an open database. Out: windows and rows. Never: decides when to write or wha
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from prewarm.windows import HistoryRow, Window
+from prewarm.windows import US, HistoryRow, Window
 
 VERSION = 1
 _MAGIC = 0x57544944  # "WTID": whose file this is
@@ -30,6 +30,9 @@ _PUT = (
     f"INSERT OR REPLACE INTO windows ({', '.join(_COLUMNS)}, levels_us) "
     f"VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 )
+_UNCOUNTED = b"\x80"
+"""No time at any concurrency: an imported row, of which nobody counted what ran at once. What a
+gateway measured has spent its covered time at some concurrency."""
 _INTEGER_MAX = 2**63 - 1
 """What SQLite's integers hold. Counts of tokens are engines' words, and sums of them."""
 _COUNTS = ("offered", "retries", "refused", "prompt_tokens", "output_tokens")
@@ -98,11 +101,37 @@ def _check(db: sqlite3.Connection) -> bool:
 
 
 def put(db: sqlite3.Connection, window: Window) -> None:
-    row = (
-        min(value, _INTEGER_MAX) if isinstance(value, int) else value
-        for value in msgspec.structs.astuple(window.row())
+    db.execute(_PUT, (*_stored(window.row()), msgspec.msgpack.encode(window.levels_us)))
+
+
+def put_imported(db: sqlite3.Connection, rows: Iterable[HistoryRow]) -> None:
+    db.executemany(_PUT, ((*_stored(row), _UNCOUNTED) for row in rows))
+
+
+def _stored(row: HistoryRow) -> Iterator[object]:
+    for value in msgspec.structs.astuple(row):
+        yield min(value, _INTEGER_MAX) if isinstance(value, int) else value
+
+
+def measured(
+    db: sqlite3.Connection, width_s: int, from_us: int, before_us: int
+) -> dict[tuple[int, str], bool]:
+    """Start and model of the rows that a gateway measured, and whether it watched them whole."""
+    found = db.execute(
+        "SELECT start_us, model, covered_s >= 0.999 * width_s FROM windows "
+        "WHERE width_s = ? AND start_us >= ? AND start_us < ? "
+        "AND NOT (levels_us = ? AND covered_s > 0)",
+        (width_s, from_us, before_us, _UNCOUNTED),
     )
-    db.execute(_PUT, (*row, msgspec.msgpack.encode(window.levels_us)))
+    return {(start_us, model): bool(whole) for start_us, model, whole in found}
+
+
+def drop_within(db: sqlite3.Connection, rows: Iterable[HistoryRow]) -> None:
+    """The finer rows of these rows' models and windows."""
+    db.executemany(
+        "DELETE FROM windows WHERE width_s < ? AND start_us >= ? AND start_us < ? AND model = ?",
+        ((r.width_s, r.start_us, r.start_us + r.width_s * US, r.model) for r in rows),
+    )
 
 
 def one(db: sqlite3.Connection, model: str, width_s: int, start_us: int) -> Window | None:
@@ -129,10 +158,14 @@ def starts(
 
 
 def last_start_us(db: sqlite3.Connection, width_s: int, before_us: int) -> int | None:
-    """Of the rows of a time that has come: a clock that once ran ahead has left others."""
-    query = "SELECT max(start_us) FROM windows WHERE width_s = ? AND start_us < ?"
-    last: int | None = db.execute(query, (width_s, before_us)).fetchone()[0]
-    return last
+    """Of the rows of a time that has come: a clock that once ran ahead has left others. Imported
+    rows say nothing about what was folded."""
+    query = (
+        "SELECT start_us FROM windows WHERE width_s = ? AND start_us < ? AND levels_us <> ? "
+        "ORDER BY start_us DESC LIMIT 1"
+    )
+    last = db.execute(query, (width_s, before_us, _UNCOUNTED)).fetchone()
+    return None if last is None else last[0]
 
 
 def drop_before(db: sqlite3.Connection, width_s: int, before_us: int) -> None:

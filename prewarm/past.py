@@ -9,7 +9,7 @@ import numpy as np
 from prewarm.calendars import DAY_US, Calendar
 from prewarm.series import Floats
 
-KEPT_DAYS = 15
+KEPT_DAYS = 30
 
 
 class Past:

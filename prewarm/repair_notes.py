@@ -11,10 +11,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Notes:
-    """Collects findings. Mutated by `cell`, `row` and `say`."""
+    """Collects findings. Mutated by `cell`, `row` and `say`. `unit`: what a row is called."""
 
-    def __init__(self, streams: Sequence[str]) -> None:
+    def __init__(self, streams: Sequence[str], unit: str = "line") -> None:
         self._streams = tuple(streams)
+        self._unit = unit
         self._rows: dict[str, _Found] = {}
         self._cells: dict[str, dict[str, _Found]] = {}
         self._said: dict[str, list[str]] = {}
@@ -32,11 +33,14 @@ class Notes:
 
     def told(self) -> dict[str, tuple[str, ...]]:
         """The notes of each stream; empty where nothing was wrong."""
-        rows = [found.told(what) for what, found in self._rows.items()]
+        rows = [found.told(what, self._unit) for what, found in self._rows.items()]
         return {
             stream: (
                 *rows,
-                *(found.told(what) for what, found in self._cells.get(stream, {}).items()),
+                *(
+                    found.told(what, self._unit)
+                    for what, found in self._cells.get(stream, {}).items()
+                ),
                 *self._said.get(stream, ()),
             )
             for stream in self._streams
@@ -49,8 +53,8 @@ class _Found:
     def __init__(self, line: int, shown: str) -> None:
         self.count, self.line, self.shown = 0, line, shown
 
-    def told(self, what: str) -> str:
-        first = f"line {self.line}" + (f": {self.shown}" if self.shown else "")
+    def told(self, what: str, unit: str) -> str:
+        first = f"{unit} {self.line}" + (f": {self.shown}" if self.shown else "")
         where = first if self.count == 1 else f"first {first}"
         return f"{self.count} x {what} ({where})"
 

@@ -163,27 +163,32 @@ class Pooled(NamedTuple):
     streams: int
     """So many were asked for enough to be averaged."""
     score: Score
+    """Losses weigh each stream alike, coverage each bin."""
+    wape_of_all: float
+    """WAPE of all bins of all these streams: it weighs each request alike."""
 
 
 def pooled(scores: Sequence[Score], requests: Sequence[float], worst_week_q90: float) -> Pooled:
-    """Over the streams that were asked for enough (`requests`: in their scored bins). Losses weigh
-    each stream alike, WAPE each request, coverage each bin; `worst_week_of_all` gives the week."""
+    """Over the streams that were asked for enough; `requests`: in their scored bins. The worst week
+    cannot be read from scores: `worst_week_of_all` finds it."""
     told = zip(scores, requests, strict=True)
     kept = [(s, r) for s, r in told if r >= SCORED_REQUESTS_MIN and s.n]
-    enough = [s for s, _ in kept]
-    asked = sum(r for _, r in kept)
-    means = {
-        name: _mean([float(getattr(s, name)) for s in enough])
-        for name in ("mape", "pinball_q50", "pinball_q90", "pinball_q95", "decision_cost")
-    }
-    n = sum(s.n for s in enough)
-    wape = sum(s.wape * r for s, r in kept) / asked if kept else np.nan
-    covered = {
-        name: sum(getattr(s, name) * s.n for s in enough) / n if n else np.nan
-        for name in ("coverage_q90", "coverage_q95")
-    }
+    alike = [1.0 for _ in kept]
+    bins = [float(s.n) for s, _ in kept]
+
+    def mean(name: str, weights: list[float]) -> float:
+        return _mean([float(getattr(s, name)) for s, _ in kept], weights)
+
+    losses = ("wape", "mape", "pinball_q50", "pinball_q90", "pinball_q95", "decision_cost")
     return Pooled(
-        len(enough), Score(n=n, wape=wape, worst_week_q90=worst_week_q90, **means, **covered)
+        streams=len(kept),
+        score=Score(
+            n=sum(s.n for s, _ in kept),
+            worst_week_q90=worst_week_q90,
+            **{name: mean(name, alike) for name in losses},
+            **{name: mean(name, bins) for name in ("coverage_q90", "coverage_q95")},
+        ),
+        wape_of_all=mean("wape", [r for _, r in kept]),
     )
 
 
@@ -197,6 +202,5 @@ def _ratio(of: NDArray[np.number], to: NDArray[np.number]) -> Floats:
     return found
 
 
-def _mean(values: list[float]) -> float:
-    known = [v for v in values if not np.isnan(v)]
-    return sum(known) / len(known) if known else np.nan
+def _mean(values: list[float], weights: list[float]) -> float:
+    return float(np.average(values, weights=weights)) if values else np.nan

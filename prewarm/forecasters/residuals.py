@@ -3,9 +3,12 @@
 In: points, and what was then seen. Out: for each level the point plus that quantile of the last
 three days' residuals, of the same stream and horizon, never below 0. A residual of horizon k is a
 value minus the point made k bins before it. `Trailing` goes bin by bin, `quantiles_of` over a whole
-back-test; they agree. Never: counts a hole as a miss, uses a residual before its value was seen.
+back-test; they agree. With `roots` the residuals are those of square roots, so that a band is as
+wide as its hour is busy; simple baselines are scored without.
+Never: counts a hole as a miss, uses a residual before its value was seen.
 
-Cost: a bin is written in O(streams x horizons); only `predict` sorts.
+Cost: a bin is written in O(streams x horizons); only `predict` sorts: with four horizons and three
+days of five minutes some 30 us for one stream and 6 ms for 500, where numpy sorts by AVX-512.
 """
 
 import numpy as np
@@ -33,7 +36,8 @@ class Residuals:
     Shape of the store: streams x horizons x bins, in no order, grown until it holds the window.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, roots: bool = False) -> None:
+        self._roots = roots
         self._levels: Floats = np.array(setting.levels)
         self._horizons: NDArray[np.int64] = np.array(setting.horizons)
         self._window = window_bins(setting.calendar)
@@ -52,22 +56,22 @@ class Residuals:
             self._off = np.concatenate((self._off, more), axis=2)
         each = np.arange(len(self._horizons))
         then = self._made[(self._bins - self._horizons) % kept, :, each]
-        self._off[:, :, place] = values[:, None] - then.T
+        self._off[:, :, place] = _off(values[:, None], then.T, self._roots)
         self._made[self._bins % kept] = points
         self._bins += 1
 
     def quantiles(self, points: Floats) -> Floats:
         """Shape S x H x L; the point alone as long as nothing is known of its residuals."""
-        return _around(points, self._off[:, :, : self._bins], self._levels)
+        return _around(points, self._off[:, :, : self._bins], self._levels, self._roots)
 
 
 class Trailing:
     """A forecaster around any point forecaster."""
 
-    def __init__(self, point: PointFactory, setting: Setting) -> None:
+    def __init__(self, point: PointFactory, setting: Setting, roots: bool = False) -> None:
         self._past = Past(setting.calendar, len(setting.streams))
         self._point = point(setting)
-        self._residuals = Residuals(setting)
+        self._residuals = Residuals(setting, roots)
         self._points: Floats = np.full((len(setting.streams), len(setting.horizons)), np.nan)
 
     def fit(self, past: Panel) -> None:
@@ -99,13 +103,15 @@ def quantiles_of(
     horizons: tuple[int, ...],
     window: int,
     levels: tuple[float, ...] = LEVELS,
+    roots: bool = False,
 ) -> Floats:
     """The quantiles of a whole back-test, chunk by chunk rather than bin by bin.
 
     `points` (T x S x H) and the result (T x S x H x L) stand by the bin that they are of: for bin t
     at horizon k the residuals of the bins up to t - k are known.
     """
-    off = np.pad(values[:, :, None] - points, ((window, 0), (0, 0), (0, 0)), constant_values=np.nan)
+    padding = ((window, 0), (0, 0), (0, 0))
+    off = np.pad(_off(values[:, :, None], points, roots), padding, constant_values=np.nan)
     found = np.full((*points.shape, len(levels)), np.nan)
     bins, streams = values.shape
     chunk = max(_CHUNK_FLOATS // (streams * window), 1)
@@ -118,11 +124,17 @@ def quantiles_of(
                 points[first:until, :, place],
                 known[first - ahead + 1 : until - ahead + 1],
                 np.array(levels),
+                roots,
             )
     return found
 
 
-def _around(points: Floats, off: Floats, levels: Floats) -> Floats:
+def _off(values: Floats, points: Floats, roots: bool) -> Floats:
+    found: Floats = np.sqrt(values) - np.sqrt(points) if roots else values - points
+    return found
+
+
+def _around(points: Floats, off: Floats, levels: Floats, roots: bool) -> Floats:
     """Points plus the quantiles of the residuals along the last axis, linear between two of them,
     as `numpy.quantile` has it."""
     ordered = np.sort(off, axis=-1)  # NaN goes last
@@ -133,6 +145,7 @@ def _around(points: Floats, off: Floats, levels: Floats) -> Floats:
     low, high = (np.take_along_axis(ordered, at, axis=-1) for at in (below, above))
     error = np.where(count > 0, low + (place - below) * (high - low), 0.0)
     # Rounding must not make a higher quantile the lower one.
-    ascending = np.maximum.accumulate(points[..., None] + error, axis=-1)
-    found: Floats = np.maximum(ascending, 0.0)
-    return found
+    middle = np.sqrt(points) if roots else points
+    found: Floats = np.maximum.accumulate(middle[..., None] + error, axis=-1)
+    found = np.maximum(found, 0.0)
+    return found * found if roots else found

@@ -43,15 +43,18 @@ class Kind(NamedTuple):
     half_life_days: float = 4.0
     clock_hours: float = 0.0
     """How far times of day may differ. 0: the time of day does not matter."""
+    share: float = 1.0
+    """What it weighs in a blend before anything tells them apart: at a first burst it is likelier
+    that all will be as it was than that the burst stays."""
 
 
 KINDS = (
     Kind("regression", "regression", True, 0.2, 0.02, 4.0),
-    Kind("regression_clock", "regression", True, 0.3, 0.02, 7.0, 1.5),
-    Kind("level", "last", True, 0.15, 0.02, 3.0),
-    Kind("analog", "last", False, 0.15, 1e-4, 4.0),
-    Kind("clock", "", False, 0.0, 0.0, 7.0, 0.5),
-    Kind("recent", "", False, 0.0, 0.0, 3.0),
+    Kind("regression_clock", "regression", True, 0.3, 0.02, 7.0, 1.5, share=0.5),
+    Kind("level", "last", True, 0.15, 0.02, 3.0, share=0.5),
+    Kind("analog", "last", False, 0.15, 1e-4, 4.0, share=2.0),
+    Kind("clock", "", False, 0.0, 0.0, 7.0, 0.5, share=0.5),
+    Kind("recent", "", False, 0.0, 0.0, 3.0, share=3.0),
 )
 
 
@@ -103,13 +106,14 @@ class Analogs:
         self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats
     ) -> Floats:
         weights = sample.seen * self._by_age(kind, sample)
-        values = sample.values
+        values: Floats | Singles = sample.values
         if kind.base:
             now = points[kind.base].astype(np.float32)[..., None]
             then = sample.made(kind.base)
             near = np.exp(np.abs(then - now) * (-1 / (kind.nearness * unit))[:, None, None])
             weights = np.where(np.isnan(near), 0.0, weights * (near + kind.floor))
-            values = values + (now - then) if kind.shifted else values
+            if kind.shifted:  # an error shrinks with the level, and does not grow with it
+                values = now + (values - then) * np.minimum(now / then, 1)
         values = np.where(weights > 0, np.maximum(values, 0.0), 0.0)
         return weighted_quantiles(values, weights, self._levels)
 

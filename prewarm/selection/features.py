@@ -36,7 +36,7 @@ class Features:
 
     def __init__(self, setting: Setting) -> None:
         self._horizons = len(setting.horizons)
-        self._weeks = SameTimes(setting, _WEEKS)
+        self._weeks = SameTimes(setting.horizons, _WEEKS)
         self._day_bins = max(DAY_US // setting.calendar.width_us, 1)
 
     def of(self, past: Past, said: dict[str, Floats]) -> Floats:

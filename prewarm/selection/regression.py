@@ -20,6 +20,7 @@ ERRORS_MAX = 4.0
 LEARN = 0.05
 STRAY = 0.3
 """How far a point may lie outside of all features, in the stream's unit."""
+ROOT_OF_NOTHING = 0.375**0.5
 _SCALE_STEP = 0.01
 _SOLVE_EVERY = 3
 
@@ -76,4 +77,4 @@ class Regression:
         named = features[..., :-1]
         low, high = named.min(axis=-1), named.max(axis=-1)
         clipped: Floats = np.clip(found, low - STRAY * unit, high + STRAY * unit)
-        return np.maximum(clipped, 0.0)
+        return np.maximum(clipped, ROOT_OF_NOTHING)

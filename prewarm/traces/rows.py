@@ -28,7 +28,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_US = timedelta(microseconds=1)
 _FINER = ((1e17, 1e-3), (1e14, 1.0), (1e11, 1e3))
 """Seconds beyond the year 5000 are milliseconds, or finer, since 1970: microseconds in one."""
-_TIME_US_MAX = 2**61
+_TIME_US_MAX = 2**53
+"""285 years from 1970 in either direction: within what calendars and clocks of zones can say."""
 _NAN = float("nan")
 
 _Line = tuple[int, list[str]]

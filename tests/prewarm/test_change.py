@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prewarm.change import CLIP, WIDER_BINS, WIDEST, ChangeWatch, Errors
+from prewarm.change import CLIP, WIDER, WIDER_BINS, ChangeWatch, Errors
 from prewarm.forecast import LEVELS
 from prewarm.series import Floats
 
@@ -114,10 +114,10 @@ def test_a_hole_changes_nothing() -> None:
 def test_one_wild_bin_is_no_shift_but_widens_the_bands() -> None:
     watch = ChangeWatch(1)
     assert not watch.update(np.array([50.0])).shifted[0]
-    assert watch.widening()[0] == WIDEST
+    assert watch.widening()[0] == 1 + WIDER
     for _ in range(WIDER_BINS):
         watch.update(np.array([0.0]))
-    assert watch.widening()[0] == pytest.approx(1 + (WIDEST - 1) / 2), "half of it, a half-life on"
+    assert watch.widening()[0] == pytest.approx(1 + WIDER / 2), "half of it, a half-life on"
 
 
 def test_a_shift_widens_and_is_counted_from() -> None:
@@ -127,7 +127,7 @@ def test_a_shift_widens_and_is_counted_from() -> None:
         bins += 1
     assert bins == 6, "1.5 a bin: above 10 with the seventh"
     assert watch.since[0] == 0
-    assert watch.widening()[0] == 2.0
+    assert watch.widening()[0] == 1 + WIDER
     watch.update(np.array([0.0]))
     assert watch.since[0] == 1
 
@@ -160,7 +160,7 @@ def test_streams_do_not_know_of_each_other_and_bands_stay_within_bounds(
         apart = [watch.update(np.array([z[s]])) for s, watch in enumerate(alone)]
         assert list(changes.shifted) == [c.shifted[0] for c in apart]
         assert list(changes.drifting) == [c.drifting[0] for c in apart]
-        assert ((together.widening() >= 1) & (together.widening() <= WIDEST)).all()
+        assert ((together.widening() >= 1) & (together.widening() <= 1 + WIDER)).all()
     assert list(together.since) == [watch.since[0] for watch in alone]
 
 

@@ -9,6 +9,7 @@ from prewarm.cleaning import Cleaned, Raw, clean, coarser
 from prewarm.grids import grid_of
 from prewarm.series import Panel
 from prewarm.traces.records import TraceError
+from prewarm.traces.rows import parse_rows
 
 US = 1_000_000
 
@@ -93,6 +94,34 @@ def _raw_of(panel: Panel) -> Raw:
         lines=np.arange(bins),
         width_us=panel.calendar.width_us,
     )
+
+
+words = st.one_of(
+    st.sampled_from(
+        ["", "0", "7", "-3", "1e308", "nan", "-inf", "2024-03-31 02:30", "2024-10-27T02:30:00",
+         "9999-12-31 23:59", "0001-01-01", "1714543200000", "1e18", "99999999999999999999999",
+         "t_s", "time", "a", "a_hole", "a_requests", "day", "hour", "all", '"', "'", "{", "x"]
+    ),
+    st.text(max_size=6),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(words, max_size=4), max_size=12), st.sampled_from(",;\t"))
+@settings(max_examples=500, deadline=None)
+def test_any_text_is_a_sound_panel_or_an_error_in_words(
+    rows: list[list[str]], delimiter: str
+) -> None:
+    text = "\n".join(delimiter.join(row) for row in rows)
+    for table in (text, "time,a,b\n" + text, "day,hour,a\n" + text):
+        try:
+            raw, notes = parse_rows("any", table, "Europe/Berlin")
+            found = clean(raw, "Europe/Berlin", notes)
+        except TraceError as error:
+            assert str(error).startswith("any")
+            continue
+        values = found.panel.values
+        assert not np.isinf(values).any()
+        assert not (values < 0).any()
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=2, max_size=50, unique=True))

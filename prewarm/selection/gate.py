@@ -1,0 +1,90 @@
+"""Who may act on a forecast: only one that has been cheaper than the last value would have been. Pure.
+
+In: quantiles, then what came. Out: for every stream and horizon whether to act. What counts is the
+cost of deciding by it: too little stock costs `waiting_to_idle` times what too much costs, which
+makes its quantile r / (1 + r) the one to buy. It has to be cheaper at a quarter and at four times
+the price too, for prices are guesses. Who lost the right gets it back by being cheaper again.
+Never: trusts a forecast that has been tried for less than a day.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewarm.scoring import at_level
+from prewarm.series import Floats
+
+Bools = NDArray[np.bool_]
+
+PRICE_FACTORS = (0.25, 1.0, 4.0)
+HALF_LIFE_DAYS = 3.0
+DEARER_TO_LOSE = 1.02
+"""Once it acts it may be so much dearer before it loses the right: no flapping."""
+
+
+def newsvendor(price: float) -> float:
+    """The quantile to buy where a unit short costs `price` times a unit idle."""
+    return price / (1 + price)
+
+
+class _Told(NamedTuple):
+    bin: int
+    bought: Floats
+
+
+class Gate:
+    """Discounted costs of everyone: `F` forecasters, the last value first, the blend second.
+
+    Shape of the costs: F x S x H x 3, by `PRICE_FACTORS`.
+    """
+
+    def __init__(
+        self,
+        forecasters: int,
+        streams: int,
+        horizons: tuple[int, ...],
+        levels: tuple[float, ...],
+        waiting_to_idle: float,
+        day_bins: int,
+    ) -> None:
+        self._horizons = horizons
+        self._levels = levels
+        self._prices: Floats = np.array([waiting_to_idle * factor for factor in PRICE_FACTORS])
+        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * day_bins))
+        self._enough = float(day_bins)
+        self._told: deque[_Told] = deque()
+        self.costs: Floats = np.zeros((forecasters, streams, len(horizons), len(PRICE_FACTORS)))
+        self._tried: Floats = np.zeros((streams, len(horizons)))
+        self.acts: Bools = np.zeros((streams, len(horizons)), np.bool_)
+
+    def learn(self, now: int, values: Floats) -> None:
+        """The value of bin `now`. Shape S."""
+        while self._told and self._told[0].bin < now - self._horizons[-1]:
+            self._told.popleft()
+        due = {told.bin: told for told in self._told}
+        seen = ~np.isnan(values)
+        self.costs *= self._forget
+        for place, ahead in enumerate(self._horizons):
+            if (told := due.get(now - ahead)) is None:
+                continue
+            off = np.where(seen, values, 0.0)[:, None] - told.bought[:, :, place]
+            cost = np.where(off > 0, self._prices * off, -off)
+            self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
+            self._tried[:, place] += seen
+        self._judge()
+
+    def tell(self, now: int, quantiles: Floats) -> None:
+        """What everyone forecast in bin `now`. Shape F x S x H x L."""
+        bought = [at_level(quantiles, self._levels, newsvendor(p)) for p in self._prices.tolist()]
+        self._told.append(_Told(now, np.stack(bought, axis=-1)))
+
+    def _judge(self) -> None:
+        last, ours = self.costs[0], self.costs[1]
+        allowed = np.where(self.acts[..., None], last * DEARER_TO_LOSE, last)
+        self.acts = (ours <= allowed).all(axis=-1) & (self._tried >= self._enough)
+
+    def beats_last_value(self) -> Bools:
+        """Of everyone, at all three prices. Shape F x S x H."""
+        return (self.costs <= self.costs[0]).all(axis=-1)

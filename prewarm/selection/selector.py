@@ -1,0 +1,168 @@
+"""The forecast that is acted on: a blend, corrected to keep its promises, with a gate before it. Pure.
+
+In: bin after bin of what was asked. Out: quantiles for each stream, horizon and level; who made
+them; whether they may be acted on. Announced events are taken out of what the members see and put
+back into what is forecast. Draws nothing but what the randomised PIT needs, from a generator that
+is handed in. Never: raises on any value; says a negative or infinite number.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewarm.change import ChangeWatch, Errors
+from prewarm.events import Uplift
+from prewarm.forecast import Forecaster, Setting
+from prewarm.prior import Prior
+from prewarm.scoring import Rules, week_bins
+from prewarm.selection.analogs import KINDS
+from prewarm.selection.blend import Blend
+from prewarm.selection.conformal import Conformal
+from prewarm.selection.gate import Gate
+from prewarm.selection.members import Members
+from prewarm.series import Floats, Panel
+
+SHARES = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0}
+GUEST_SHARE = 0.05
+"""What any other forecaster weighs in the blend when it is as good as these."""
+FIT_STEP = 12
+"""While a past is fitted, only every so many bins are forecast, to judge the members by."""
+
+
+class Standing(NamedTuple):
+    """How a forecaster does now. Shapes S x H."""
+
+    share: Floats
+    loss: Floats
+    """Discounted pinball loss over that of the last value."""
+    cost: Floats
+    """Discounted decision cost over that of the last value, at the three prices: S x H x 3."""
+    beats_last_value: NDArray[np.bool_]
+
+
+class Selector:
+    """A `Forecaster` of forecasters."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        rng: np.random.Generator,
+        *,
+        waiting_to_idle: float = 9.0,
+        guests: Mapping[str, Forecaster] | None = None,
+        uplift: Uplift | None = None,
+        prior: Prior | None = None,
+    ) -> None:
+        streams, levels = len(setting.streams), np.array(setting.levels)
+        self.members = Members(setting, guests=guests)
+        self.names = self.members.names
+        day_bins = self.members.day_bins
+        shares = np.array([SHARES.get(name, GUEST_SHARE) for name in self.names])
+        self._setting = setting
+        self._rng = rng
+        self._uplift = uplift
+        self._prior = prior
+        self._rules = Rules(
+            week_bins=week_bins(setting.calendar), levels=setting.levels, whole=setting.whole
+        )
+        self._last = self.names.index("last_value")
+        self._blend = Blend(shares, setting.horizons, levels, streams, day_bins)
+        self._conformal = Conformal(streams, setting.horizons, self._rules)
+        self._gate = Gate(
+            len(self.names) + 2, streams, setting.horizons, setting.levels, waiting_to_idle, day_bins
+        )
+        self._errors = Errors(streams, setting.levels)
+        self.watch = ChangeWatch(streams)
+        self._next: tuple[int, Floats] | None = None
+
+    @property
+    def acts(self) -> NDArray[np.bool_]:
+        """Whether each forecast may be acted on. Shape S x H."""
+        return self._gate.acts
+
+    @property
+    def clipped(self) -> NDArray[np.int64]:
+        """How many bands were clipped so far. Shape S x H."""
+        return self._conformal.clipped
+
+    @property
+    def weights(self) -> Floats:
+        """What each member weighs in the blend, over all levels. Shape E x S x H."""
+        found: Floats = self._blend.weights.mean(axis=-1)
+        return found
+
+    def fit(self, past: Panel) -> None:
+        for at, values in enumerate(past.values):
+            self.update(values)
+            if at % FIT_STEP == 0:
+                self.predict()
+
+    def update(self, values: Floats) -> None:
+        """The next bin. Shape S; NaN is a hole."""
+        usual = self._without_events(values)
+        now = self.members.past.now + 1
+        self._notice(now, usual)
+        self._blend.learn(now, usual, self.members.unit)
+        self._conformal.learn(now, usual, self._rng.random(len(usual)))
+        self._gate.learn(now, usual)
+        if self._prior is not None:
+            self._prior.update(usual)
+        self.members.update(usual)
+
+    def predict(self) -> Floats:
+        """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past."""
+        now = self.members.past.now
+        each = self.members.quantiles()
+        raw = self._blend.mix(now, each)
+        found = self._conformal.correct(now, raw)
+        found = self._widened(found)
+        self._gate.tell(now, np.concatenate([each[self._last][None], found[None], each]))
+        self._next = (now, found)
+        return self._with_events(now, self._with_prior(found))
+
+    def standings(self) -> dict[str, Standing]:
+        """The scoreboard: every member, and "blend"."""
+        best = np.maximum(self._blend.losses[self._last].sum(axis=-1), 1e-9)
+        costs = self._gate.costs / np.maximum(self._gate.costs[0], 1e-9)
+        beats = self._gate.beats_last_value()
+        found = {
+            name: Standing(
+                self.weights[i], self._blend.losses[i].sum(axis=-1) / best, costs[i + 2], beats[i + 2]
+            )
+            for i, name in enumerate(self.names)
+        }
+        whole = np.ones_like(best)
+        found["blend"] = Standing(whole, whole * np.nan, costs[1], beats[1])
+        return found
+
+    def _without_events(self, values: Floats) -> Floats:
+        if self._uplift is None:
+            return values
+        factors = self._uplift.factors(self.members.past.now + 1)
+        return values / factors
+
+    def _with_events(self, now: int, found: Floats) -> Floats:
+        if self._uplift is None:
+            return found
+        factors = [self._uplift.factors(now + ahead) for ahead in self._setting.horizons]
+        return found * np.stack(factors, axis=1)[..., None]
+
+    def _with_prior(self, found: Floats) -> Floats:
+        if self._prior is None:
+            return found
+        weight = self._prior.weight()[:, None, None]
+        prior = self._prior.quantiles()
+        return np.where(np.isnan(found), prior, weight * found + (1 - weight) * prior)
+
+    def _notice(self, now: int, usual: Floats) -> None:
+        """Shifts of level: what the members' records said of the old level says little now."""
+        if self._next is None or self._next[0] + self._setting.horizons[0] != now:
+            return
+        z = self._errors.standardised(usual, self._next[1][:, 0])
+        self.watch.update(z)
+
+    def _widened(self, found: Floats) -> Floats:
+        """Bands are wider for a while after a level has shifted."""
+        return found
