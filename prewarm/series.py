@@ -14,6 +14,7 @@ from prewarm.calendars import Calendar
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Singles = NDArray[np.float32]
 
 
 class Target(StrEnum):

@@ -1,8 +1,8 @@
 """What followed in like moments: whole distributions, for bursts, pauses and timetables. Pure.
 
 In: every bin's value, and the points that were made of it. Out: quantiles on the root scale, from
-past bins weighted by their age and by how like the moment was: the level, the time of day. Some take
-what followed as it was, others what it was off from a point, and add that to today's point.
+past bins weighted by their age and by how like the moment was: the level, the time of day. Some
+take what followed as it was, others what it was off from a point, and add that to today's point.
 Never: uses a bin before it was seen; sees more than two weeks back.
 """
 
@@ -15,10 +15,9 @@ from prewarm.calendars import DAY_US, US
 from prewarm.forecast import Setting
 from prewarm.past import Past
 from prewarm.selection.weighted import weighted_quantiles
-from prewarm.series import Floats
+from prewarm.series import Floats, Singles
 
 Ints = NDArray[np.int64]
-Singles = NDArray[np.float32]
 
 HOUR_US = 3_600 * US
 KEPT_DAYS = 14
@@ -98,13 +97,9 @@ class Analogs:
         """One array S x H x L for each of `KINDS`, on the root scale."""
         near = _Sample(self, np.tile(self._ages(), (len(self._horizons), 1)))
         clock = _Sample(self, self._clock_ages(past))
-        return [
-            self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS
-        ]
+        return [self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS]
 
-    def _of(
-        self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats
-    ) -> Floats:
+    def _of(self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats) -> Floats:
         weights = sample.seen * self._by_age(kind, sample)
         values: Floats | Singles = sample.values
         if kind.base:
@@ -145,7 +140,7 @@ class Analogs:
 
 
 class _Sample:
-    """Past bins that are looked at, for each horizon: `ages` is H x N, bins back from the newest."""
+    """Past bins that are looked at. `ages`, H x N, are counted back from the newest bin."""
 
     def __init__(self, analogs: Analogs, ages: Ints) -> None:
         self.ages = ages
@@ -158,9 +153,11 @@ class _Sample:
     def made(self, base: str) -> Singles:
         """The points that were made of these bins, at the same horizon. Shape S x H x N."""
         each = np.arange(len(self.ages))[:, None]
-        return self._analogs._made[base][:, each, self._place]
+        found: Singles = self._analogs._made[base][:, each, self._place]
+        return found
 
     def off_clock(self, horizons: Ints, day_bins: int) -> Floats:
         """How many bins the time of day is off from that of the bin to come. Shape H x N."""
         off = (self.ages + horizons[:, None]) % day_bins
-        return np.minimum(off, day_bins - off).astype(np.float64)
+        nearest: Floats = np.minimum(off, day_bins - off).astype(np.float64)
+        return nearest

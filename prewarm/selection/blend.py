@@ -1,64 +1,108 @@
 """How much of each forecaster goes into the blend: by its late pinball losses. Pure.
 
 In: the quantiles of all members, then the value that came. Out: weights for each stream, horizon
-and level, for one forecaster may know the usual and another the bursts. Never: lets a member that
-has lost for long weigh anything, trusts one that has been tried but once.
+and level, for one forecaster may know the usual and another the bursts. Core members always take
+part; a guest is let in where it has been better than the blend of the core, over days, and is let
+out where it is so no more. Never: lets a member that has lost for long weigh anything.
 """
 
 from collections import deque
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prewarm.series import Floats
+from prewarm.series import Bools, Floats
 
 HALF_LIFE_DAYS = 1.0
 SHARPNESS = 40.0
 """A member with a fortieth more loss than the best weighs 1/e of it."""
 DOUBT = 0.02
 """Loss that everyone is taken to have had before the first bin, in the stream's unit."""
+GUEST_HALF_LIFE_DAYS = 5.0
+BETTER = 0.98
+"""A guest's loss over that of the core's blend, to be let in."""
 
 
-class Told(NamedTuple):
-    """The members' quantiles made in a bin. Shape E x S x H x L."""
-
+class _Told(NamedTuple):
     bin: int
-    quantiles: Floats
+    members: NDArray[np.float32]
+    core: NDArray[np.float32]
 
 
 class Blend:
-    """Discounted pinball losses of `E` members on every stream, horizon and level."""
+    """Discounted pinball losses of `E` members on every stream, horizon and level.
+
+    `shares`: what a member weighs where losses do not tell. NaN: a guest.
+    """
 
     def __init__(
         self, shares: Floats, horizons: tuple[int, ...], levels: Floats, streams: int, day_bins: int
     ) -> None:
-        self._shares = shares[:, None, None, None]
+        shape = (len(shares), streams, len(horizons), len(levels))
+        self._shares = np.nan_to_num(shares, nan=1.0)[:, None, None, None]
+        self._core: Bools = ~np.isnan(shares)
         self._horizons = horizons
         self._levels = levels
         self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * day_bins))
-        self._told: deque[Told] = deque()
-        self.losses: Floats = np.zeros((len(shares), streams, len(horizons), len(levels)))
-        self.weights: Floats = np.broadcast_to(self._shares, self.losses.shape) / shares.sum()
+        self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * day_bins))
+        self._told: deque[_Told] = deque()
+        self.losses: Floats = np.zeros(shape)
+        self._long: Floats = np.zeros(shape[:3])
+        self._core_long: Floats = np.zeros(shape[1:3])
+        self.weights: Floats = np.zeros(shape)
+
+    @property
+    def members(self) -> Bools:
+        """Who takes part. Shape E x S x H."""
+        better = self._long < BETTER * self._core_long
+        return better | self._core[:, None, None]
 
     def learn(self, now: int, values: Floats, unit: Floats) -> None:
-        """The value of bin `now`. Shapes S."""
+        """The value of bin `now`, and what its stream is measured in. Shapes S."""
         while self._told and self._told[0].bin < now - self._horizons[-1]:
             self._told.popleft()
-        seen = ~np.isnan(values)
-        value = np.where(seen, values, 0.0)[:, None]
         due = {told.bin: told for told in self._told}
         self.losses *= self._forget
+        self._long *= self._forget_guests
+        self._core_long *= self._forget_guests
+        measured = np.where(np.isnan(values), np.nan, values) / unit
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is not None:
-                off = value - told.quantiles[:, :, place]
-                loss = np.maximum(self._levels * off, (self._levels - 1) * off)
-                self.losses[:, :, place] += np.where(seen[:, None], loss / unit[:, None], 0.0)
+                loss = self._loss(measured, told.members[:, :, place] / unit[:, None])
+                self.losses[:, :, place] += loss
+                self._long[:, :, place] += loss.mean(axis=-1)
+                core = self._loss(measured, told.core[:, place] / unit[:, None])
+                self._core_long[:, place] += core.mean(axis=-1)
 
     def mix(self, now: int, quantiles: Floats) -> Floats:
         """The blend. Shapes E x S x H x L and S x H x L."""
-        self._told.append(Told(now, quantiles.astype(np.float32)))
-        losses = self.losses + DOUBT
-        weights = self._shares * np.exp(SHARPNESS * (1 - losses / losses.min(axis=0)))
-        self.weights = weights / weights.sum(axis=0)
-        mixed: Floats = (self.weights * quantiles).sum(axis=0)
-        return np.sort(mixed, axis=-1)  # where levels cross, no loss grows by putting them in order
+        core = quantiles[self._core]
+        core_mixed, core_weights = self._mixed(self._core, core, None)
+        joined = self.members
+        guests = joined & ~self._core[:, None, None]
+        if guests.any():
+            everyone = np.ones_like(self._core)
+            mixed, self.weights = self._mixed(everyone, quantiles, joined)
+        else:
+            mixed, self.weights = core_mixed, np.zeros_like(self.weights)
+            self.weights[self._core] = core_weights
+        self._told.append(_Told(now, quantiles.astype(np.float32), core_mixed.astype(np.float32)))
+        return mixed
+
+    def _mixed(self, of: Bools, quantiles: Floats, joined: Bools | None) -> tuple[Floats, Floats]:
+        losses = self.losses[of] + DOUBT
+        if joined is not None:
+            losses = np.where(joined[..., None], losses, np.inf)
+        weights = self._shares[of] * np.exp(SHARPNESS * (1 - losses / losses.min(axis=0)))
+        weights /= weights.sum(axis=0)
+        mixed = (weights * quantiles).sum(axis=0)
+        # Where levels cross, no loss grows by putting them in order.
+        return np.sort(mixed, axis=-1), weights
+
+    def _loss(self, values: Floats, quantiles: Floats) -> Floats:
+        """Pinball losses; none at a hole. Shapes S, ... x S x L."""
+        seen = ~np.isnan(values)[:, None]
+        off = np.where(seen, values[:, None], 0.0) - quantiles
+        loss = np.maximum(self._levels * off, (self._levels - 1) * off)
+        return np.where(seen, loss, 0.0)

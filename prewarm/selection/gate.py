@@ -1,4 +1,4 @@
-"""Who may act on a forecast: only one that has been cheaper than the last value would have been. Pure.
+"""Who may act on a forecast: who has been cheaper than the last value would have been. Pure.
 
 In: quantiles, then what came. Out: for every stream and horizon whether to act. What counts is the
 cost of deciding by it: too little stock costs `waiting_to_idle` times what too much costs, which
@@ -11,12 +11,9 @@ from collections import deque
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prewarm.scoring import at_level
-from prewarm.series import Floats
-
-Bools = NDArray[np.bool_]
+from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
 HALF_LIFE_DAYS = 3.0
@@ -87,4 +84,5 @@ class Gate:
 
     def beats_last_value(self) -> Bools:
         """Of everyone, at all three prices. Shape F x S x H."""
-        return (self.costs <= self.costs[0]).all(axis=-1)
+        cheaper: Bools = (self.costs <= self.costs[0]).all(axis=-1)
+        return cheaper

@@ -1,18 +1,21 @@
-"""Everyone who competes: the built-in forecasters, those that learn from like moments, guests. Pure.
+"""Everyone who competes: built-in forecasters, those that learn from like moments, guests. Pure.
 
 In: bin after bin. Out: the quantiles of every member, E x S x H x L in the order of `names`.
 Never: ranks them; takes another's failure for its own: a guest is handed in guarded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from prewarm.calendars import DAY_US
-from prewarm.forecast import Forecaster, PointFactory, Setting
-from prewarm.forecasters.registry import POINTS
+from prewarm.forecast import Forecaster, PointForecaster, Setting
+from prewarm.forecasters.registry import POINTS, ROOTS
 from prewarm.forecasters.residuals import Residuals
-from prewarm.forecasters.simple import or_last_value
+from prewarm.forecasters.simple import OrLastValue
 from prewarm.past import Past
 from prewarm.selection.analogs import KINDS, Analogs
 from prewarm.selection.features import COUNT, Features, rooted, unrooted
@@ -22,28 +25,53 @@ from prewarm.series import Floats
 UNIT_HALF_LIFE_DAYS = 3.0
 
 
-class Members:
-    """`guests`: forecasters beside the built-in ones, by name."""
+@dataclass(frozen=True)
+class Guests:
+    """Forecasters beside the built-in ones, by name, made for the same setting."""
 
-    def __init__(
-        self,
-        setting: Setting,
-        points: Mapping[str, PointFactory] = POINTS,
-        guests: Mapping[str, Forecaster] | None = None,
-    ) -> None:
+    points: Mapping[str, PointForecaster] = field(default_factory=dict)
+    """Their quantiles are made of their trailing errors."""
+    whole: Mapping[str, Forecaster] = field(default_factory=dict)
+    """They name quantiles of their own."""
+    refit: Callable[[Past], None] = lambda _: None
+    """Called after every bin, before anyone is read: here slow ones get their newest fits."""
+
+
+NOBODY = Guests()
+
+
+class _Group(NamedTuple):
+    """Point forecasters whose errors are kept on the same scale."""
+
+    names: tuple[str, ...]
+    residuals: Residuals
+
+
+class Members:
+    """Mutated by `update` alone."""
+
+    def __init__(self, setting: Setting, guests: Guests = NOBODY) -> None:
         streams = len(setting.streams)
         self.past = Past(setting.calendar, streams)
         self.day_bins = max(DAY_US // setting.calendar.width_us, 1)
-        self._setting = setting
-        self._points = {name: or_last_value(make)(setting) for name, make in points.items()}
-        self._residuals = Residuals(_stacked(setting, len(points)))
+        self._guests = guests
+        made = {name: make(setting) for name, make in POINTS.items()}
+        self._points = {
+            name: OrLastValue(setting, partial(_as_made, point))
+            for name, point in {**made, **guests.points}.items()
+        }
+        roots = tuple(name for name in self._points if name in ROOTS)
+        plain = tuple(name for name in self._points if name not in ROOTS)
+        self._groups = [
+            _Group(names, Residuals(_stacked(setting, len(names)), roots=names is roots))
+            for names in (plain, roots)
+        ]
         self._features = Features(setting)
         self._regression = Regression(setting, COUNT, self.day_bins)
         self._analogs = Analogs(setting)
-        self._guests = dict(guests or {})
-        self.names = (*(kind.name for kind in KINDS), *self._points, *self._guests)
+        self.names = (*(kind.name for kind in KINDS), *plain, *roots, *guests.whole)
         self._mean = np.full(streams, np.nan)
-        self._said: Floats = np.full((len(points), streams, len(setting.horizons)), np.nan)
+        self._said: dict[str, Floats] = {}
         self._bases: dict[str, Floats] = {}
 
     @property
@@ -59,31 +87,32 @@ class Members:
         root, root_unit = rooted(values), rooted(self.unit)
         self._regression.learn(root, root_unit)
         self._analogs.learn(root)
+        self._guests.refit(self.past)
         for point in self._points.values():
             point.update(self.past)
-        said = {name: point.points(self.past) for name, point in self._points.items()}
-        self._said = np.stack(list(said.values()))
-        self._residuals.add(
-            np.tile(values, len(said)), self._said.reshape(-1, self._said.shape[-1])
-        )
-        features = self._features.of(self.past, said)
+        self._said = {name: point.points(self.past) for name, point in self._points.items()}
+        for group in self._groups:
+            group.residuals.add(np.tile(values, len(group.names)), self._stack(group))
+        features = self._features.of(self.past, self._said)
         learnt = self._regression.points(features, root_unit).T
         self._bases = {"regression": learnt, "last": features[..., 0].T}
         self._analogs.tell(self._bases)
-        for guest in self._guests.values():
+        for guest in self._guests.whole.values():
             guest.update(values)
 
     def quantiles(self) -> Floats:
         """Shape E x S x H x L. A member that has nothing to say is NaN."""
-        _, streams, horizons = self._said.shape
         like = self._analogs.quantiles(self.past, self._bases, rooted(self.unit))
-        simple = self._residuals.quantiles(self._said.reshape(-1, horizons))
-        found = [
-            unrooted(np.stack(like)),
-            simple.reshape(len(self._points), streams, horizons, -1),
-            *(guest.predict()[None] for guest in self._guests.values()),
-        ]
+        found = [unrooted(np.stack(like))]
+        for group in self._groups:
+            stacked = group.residuals.quantiles(self._stack(group))
+            found.append(stacked.reshape(len(group.names), *like[0].shape))
+        found += [guest.predict()[None] for guest in self._guests.whole.values()]
         return np.concatenate(found)
+
+    def _stack(self, group: _Group) -> Floats:
+        """Points of all streams, forecaster by forecaster. Shape (E x S) x H."""
+        return np.concatenate([self._said[name] for name in group.names])
 
     def _learn_unit(self, values: Floats) -> None:
         seen = ~np.isnan(values)
@@ -92,6 +121,10 @@ class Members:
         step = max(1 - 0.5 ** (1 / (UNIT_HALF_LIFE_DAYS * self.day_bins)), 1 / count)
         moved = self._mean + step * (values - self._mean)
         self._mean = np.where(seen, np.where(known, moved, values), self._mean)
+
+
+def _as_made(point: PointForecaster, _: Setting) -> PointForecaster:
+    return point
 
 
 def _stacked(setting: Setting, times: int) -> Setting:

@@ -14,7 +14,7 @@ from prewarm.series import Floats
 
 HALF_LIFE_DAYS = 5.0
 RIDGE = 1.0
-"""Weight of the prior, against errors of the usual size; as the data, it is forgotten and renewed."""
+"""Weight of the prior, against errors of the usual size. Forgotten like the data, but renewed."""
 ERRORS_MAX = 4.0
 """In usual errors: a larger one counts as one of this size."""
 LEARN = 0.05

@@ -1,4 +1,4 @@
-"""The forecast that is acted on: a blend, corrected to keep its promises, with a gate before it. Pure.
+"""The forecast that is acted on: a blend, corrected to keep its promises, behind a gate. Pure.
 
 In: bin after bin of what was asked. Out: quantiles for each stream, horizon and level; who made
 them; whether they may be acted on. Announced events are taken out of what the members see and put
@@ -6,7 +6,6 @@ back into what is forecast. Draws nothing but what the randomised PIT needs, fro
 is handed in. Never: raises on any value; says a negative or infinite number.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,19 +13,18 @@ from numpy.typing import NDArray
 
 from prewarm.change import ChangeWatch, Errors
 from prewarm.events import Uplift
-from prewarm.forecast import Forecaster, Setting
+from prewarm.forecast import Setting
 from prewarm.prior import Prior
 from prewarm.scoring import Rules, week_bins
 from prewarm.selection.analogs import KINDS
 from prewarm.selection.blend import Blend
 from prewarm.selection.conformal import Conformal
 from prewarm.selection.gate import Gate
-from prewarm.selection.members import Members
+from prewarm.selection.members import NOBODY, Guests, Members
 from prewarm.series import Floats, Panel
 
-SHARES = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0}
-GUEST_SHARE = 0.05
-"""What any other forecaster weighs in the blend when it is as good as these."""
+CORE = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0}
+"""Who always takes part in the blend, and with what share where nothing tells them apart."""
 FIT_STEP = 12
 """While a past is fitted, only every so many bins are forecast, to judge the members by."""
 
@@ -51,15 +49,15 @@ class Selector:
         rng: np.random.Generator,
         *,
         waiting_to_idle: float = 9.0,
-        guests: Mapping[str, Forecaster] | None = None,
+        guests: Guests = NOBODY,
         uplift: Uplift | None = None,
         prior: Prior | None = None,
     ) -> None:
         streams, levels = len(setting.streams), np.array(setting.levels)
-        self.members = Members(setting, guests=guests)
+        self.members = Members(setting, guests)
         self.names = self.members.names
         day_bins = self.members.day_bins
-        shares = np.array([SHARES.get(name, GUEST_SHARE) for name in self.names])
+        shares = np.array([CORE.get(name, np.nan) for name in self.names])
         self._setting = setting
         self._rng = rng
         self._uplift = uplift
@@ -71,11 +69,18 @@ class Selector:
         self._blend = Blend(shares, setting.horizons, levels, streams, day_bins)
         self._conformal = Conformal(streams, setting.horizons, self._rules)
         self._gate = Gate(
-            len(self.names) + 2, streams, setting.horizons, setting.levels, waiting_to_idle, day_bins
+            len(self.names) + 2,
+            streams,
+            setting.horizons,
+            setting.levels,
+            waiting_to_idle,
+            day_bins,
         )
         self._errors = Errors(streams, setting.levels)
         self.watch = ChangeWatch(streams)
         self._next: tuple[int, Floats] | None = None
+        self.each: Floats = np.zeros((len(self.names), streams, len(setting.horizons), len(levels)))
+        """What every member said at the last prediction. Shape E x S x H x L."""
 
     @property
     def acts(self) -> NDArray[np.bool_]:
@@ -102,19 +107,19 @@ class Selector:
     def update(self, values: Floats) -> None:
         """The next bin. Shape S; NaN is a hole."""
         usual = self._without_events(values)
-        now = self.members.past.now + 1
+        self.members.update(usual)
+        now = self.members.past.now
         self._notice(now, usual)
         self._blend.learn(now, usual, self.members.unit)
         self._conformal.learn(now, usual, self._rng.random(len(usual)))
         self._gate.learn(now, usual)
         if self._prior is not None:
             self._prior.update(usual)
-        self.members.update(usual)
 
     def predict(self) -> Floats:
         """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past."""
         now = self.members.past.now
-        each = self.members.quantiles()
+        each = self.each = self.members.quantiles()
         raw = self._blend.mix(now, each)
         found = self._conformal.correct(now, raw)
         found = self._widened(found)
@@ -129,7 +134,10 @@ class Selector:
         beats = self._gate.beats_last_value()
         found = {
             name: Standing(
-                self.weights[i], self._blend.losses[i].sum(axis=-1) / best, costs[i + 2], beats[i + 2]
+                self.weights[i],
+                self._blend.losses[i].sum(axis=-1) / best,
+                costs[i + 2],
+                beats[i + 2],
             )
             for i, name in enumerate(self.names)
         }

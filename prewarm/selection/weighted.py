@@ -1,17 +1,17 @@
 """Quantiles of weighted samples, for many rows at once. Pure.
 
-In: values that are not negative, and weights. Out: for each level the smallest value that so much of
-the weight does not exceed. Never: interpolates, for between "nothing" and a burst lies nothing.
+In: values that are not negative, and weights. Out: for each level the smallest value that so much
+of the weight does not exceed. Never: interpolates, for between "nothing" and a burst lies nothing.
 """
 
 import numpy as np
 
-from prewarm.series import Floats
+from prewarm.series import Floats, Singles
 
 _WEIGHT_MAX = 2.0**32 - 1
 
 
-def weighted_quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:
+def weighted_quantiles(values: Singles | Floats, weights: Floats, levels: Floats) -> Floats:
     """Samples lie along the last axis; the result has levels there. A row without weight gives 0.
 
     Value and weight travel through one sort in one integer: floats that are not negative are
@@ -32,4 +32,5 @@ def weighted_quantiles(values: Floats, weights: Floats, levels: Floats) -> Float
     place = np.searchsorted((mass + offset).ravel(), (levels + offset).ravel())
     place = np.minimum(place.reshape(rows, -1), (offset + 1) * count - 1)
     found = (packed.ravel()[place] >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    return found.astype(np.float64).reshape(*values.shape[:-1], len(levels))
+    shaped: Floats = found.astype(np.float64).reshape(*values.shape[:-1], len(levels))
+    return shaped

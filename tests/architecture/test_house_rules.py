@@ -39,6 +39,7 @@ EDGES = {
     "placement.engines.llamacpp",
     "placement.engines.llamacpp_tokens",
     "placement.engines.translated",
+    "prewarm.backtest",
     "prewarm.event_file",
     "prewarm.forecasters.background",
     "prewarm.forecasters.fit_process",
