@@ -1,8 +1,8 @@
 """What the forecasts of a past would have been worth, bin by bin, nobody looking ahead. An edge.
 
 In: a `Panel`, which horizons, from when on to score. Out: a `Backtest`, with every forecaster
-scored on the same bins, and a `Trail` to draw. It runs the `Selector` that runs beside a gateway, one
-update and one prediction a bin, so that peeking would be peeking there too. It is an edge for
+scored on the same bins, and a `Trail` to draw. It runs the `Selector` that runs beside a gateway,
+one update and one prediction a bin, so that peeking would be peeking there too. It is an edge for
 reading a clock and for the slow forecasters that it fits in place. Never: scores a hole.
 """
 

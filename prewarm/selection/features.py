@@ -3,7 +3,7 @@
 In: the past, and what the point forecasters say. Out: an array on the root scale, on which the
 spread of a count is the same at every level. The place of a season is worth little without the
 level that it had: hence the values a day and a week before the newest, and the days' means.
-Never: NaN while anything was seen at all: where a feature has nothing to say, the last value stands.
+Never: NaN once anything was seen: where a feature has nothing to say, the last value stands.
 """
 
 import numpy as np
