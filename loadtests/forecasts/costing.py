@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from prewarm.selection.selector import Selector
 
 from loadtests.draws import stream
 from loadtests.errors import AskedError
@@ -23,6 +22,7 @@ from prewarm.calendars import US, Calendar
 from prewarm.forecast import Setting
 from prewarm.forecasters.libraries import HEAVY
 from prewarm.forecasters.paths import DAILY, FitRequest
+from prewarm.selection.selector import Selector
 from prewarm.series import Floats, Panel
 
 WIDTH_US = 300 * US
@@ -31,7 +31,7 @@ BINS = 14 * DAY_BINS
 FLEET = 500
 HORIZONS = (2, 4, 12, 48)
 """10 min to 4 h."""
-TIMED_BINS = 200
+TIMED_BINS = 50
 
 
 class Measured(NamedTuple):

@@ -31,6 +31,8 @@ from loadtests.forecasts.words import number, percent
 from loadtests.study.lines import heads, row
 
 LOST_SHOWN = 8
+UPDATE_MS, REFIT_S, REFIT_MB = 1.0, 60.0, 1000.0
+"""What forecasting may cost at most."""
 SHARES_SHOWN = 4
 
 
@@ -48,6 +50,19 @@ class Costs:
     fit_s: dict[str, float]
     """Of each slow library, on one stream of two weeks of 5-minute bins."""
     failed: dict[str, str]
+
+    def judged(self) -> list[Verdict]:
+        fleet = f"{self.fleet_streams} models x {self.fleet_bins} bins"
+        one = f"{self.one_horizons} horizons"
+        targets = (
+            (f"update of one model ≤ {UPDATE_MS:g} ms", one, self.one_update_ms, UPDATE_MS),
+            (f"refit on one core ≤ {REFIT_S:g} s", fleet, self.fleet_fit_s, REFIT_S),
+            (f"memory of a refit ≤ {REFIT_MB:g} MB", fleet, self.fleet_rss_mb, REFIT_MB),
+        )
+        return [
+            Verdict(what, where, f"{found:.3g}", found - most)
+            for what, where, found, most in targets
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,7 @@ class Facts:
 
 def markdown(outcomes: Sequence[Outcome], costs: Costs | None, facts: Facts) -> str:
     verdicts = [one for outcome in outcomes for one in judged(outcome)]
+    verdicts += costs.judged() if costs else []
     sections = (
         _head(facts),
         _targets(verdicts),
@@ -311,11 +327,13 @@ def _costs(costs: Costs | None) -> Iterator[str]:
         [
             f"update and forecast of one model, {costs.one_horizons} horizons",
             f"{costs.one_update_ms:.3f} ms",
-            "1 ms",
+            f"{UPDATE_MS:g} ms",
         ]
     )
-    yield row([f"refit of {fleet}, the default set", f"{costs.fleet_fit_s:.1f} s", "60 s"])
-    yield row([f"peak memory of that, {fleet}", f"{costs.fleet_rss_mb:.0f} MB", "1000 MB"])
+    yield row(
+        [f"refit of {fleet}, the default set", f"{costs.fleet_fit_s:.1f} s", f"{REFIT_S:g} s"]
+    )
+    yield row([f"peak memory of that, {fleet}", f"{costs.fleet_rss_mb:.0f} MB", f"{REFIT_MB:g} MB"])
     yield row(
         [
             f"update and forecast of {costs.fleet_streams} models",
