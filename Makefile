@@ -15,7 +15,7 @@ SIM_REPORT ?= docs/reports/simulation.md
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report rungs clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report forecast-report rungs clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -100,6 +100,10 @@ rungs: setup  ## write docs/rungs.md from the edge table
 sim-report: setup  ## policies compared in simulation: docs/reports/simulation.md; hours, resumable
 	$(BIN)/python -m loadtests.sim_report --report $(SIM_REPORT) $(if $(QUICK),--quick) \
 	    $(if $(SIM_SEEDS),--seeds $(SIM_SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FULL),--full-speed)
+
+forecast-report: setup  ## forecasts against recorded demand: docs/reports/forecast.md; some minutes
+	$(BIN)/python -m loadtests.forecast_report --report docs/reports/forecast.md \
+	    $(if $(QUICK),--quick) $(if $(JOBS),--jobs $(JOBS))
 
 # Each peer lives in an environment of its own: their pins are none of ours. One that cannot be
 # installed is named in the report, and the others are measured all the same.

@@ -4,6 +4,7 @@ In: what is typed so far. Out: what it may become; nothing where that cannot be 
 shell offers files. Never: fails, prints, starts anything.
 """
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,13 +21,15 @@ def fleets(incomplete: str) -> list[str]:
 
 
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
-    """`a,b`: the last of a list of models, none named twice."""
+    return listed(incomplete, _model_ids(ctx))
+
+
+def listed(incomplete: str, names: Iterable[str]) -> list[str]:
+    """`a,b`: the last of a list of names, none of them twice."""
     before, comma, last = incomplete.rpartition(",")
     taken = set(before.split(","))
     return [
-        f"{before}{comma}{name}"
-        for name in _model_ids(ctx)
-        if name.startswith(last) and name not in taken
+        f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in taken
     ]
 
 

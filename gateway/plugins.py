@@ -1,8 +1,9 @@
 """Commands of other packages, by entry points, and the names of all such groups. An edge.
 
-In: entry points. Out: commands beside the built-in ones. One that cannot be loaded says so when it
-is called, and takes no other command with it. Never: replaces a built-in command, loads a package
-for a command that was not asked for.
+In: entry points that name a function, or a `typer.Typer` with commands of its own. Out: commands
+beside the built-in ones. One that cannot be loaded says so when it is called, and takes no other
+command with it. Never: replaces a built-in command, loads a package for a command that was not
+asked for.
 """
 
 from collections.abc import Callable
@@ -60,6 +61,11 @@ def _unloadable(entry: EntryPoint, why: str) -> Callable[..., Any]:
 
 
 def _command(name: str, call: Callable[..., Any]) -> Any:
+    """A function is a command; a Typer is a group, mounted as we mount our own: without options
+    of a command line of its own, such as `--install-completion`."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name)(call)
-    return typer.main.get_command(alone)
+    if not isinstance(call, typer.Typer):
+        alone.command(name)(call)
+        return typer.main.get_command(alone)
+    alone.add_typer(call, name=name)
+    return typer.main.get_group(alone).commands[name]

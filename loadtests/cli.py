@@ -7,14 +7,15 @@ Never: shows a key, decides anything about a trace.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway import completing
 from gateway.state_dir import named
 from gateway.words import BAD_INPUT, FAILED, fail, say
-from loadtests.trace_places import GENERATED, demo_trace, traces_folder, traces_in
+from loadtests.telling import option
+from loadtests.trace_places import demo_trace, named_traces
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,50 +28,40 @@ DEMO_LIMIT, DEMO_DURATION = 600, "20m"
 TABLE_WIDTH_MIN = 132
 
 
-def _option(told: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=told, **more)
-
-
-def _traces(incomplete: str) -> list[str]:
-    """For completion: our generator, and the traces that lie where `--demo` looks."""
-    names = [GENERATED, *map(str, traces_in(traces_folder(None, Path.cwd())))]
-    return [name for name in names if name.startswith(incomplete)]
-
-
 Trace = Annotated[
     str,
     typer.Argument(
-        help="A trace file, or 'generated' for demand of our own.", autocompletion=_traces
+        help="A trace file, or 'generated' for demand of our own.", autocompletion=named_traces
     ),
 ]
-Url = Annotated[str, _option("A running gateway; without it the replay starts its own fleet.")]
+Url = Annotated[str, option("A running gateway; without it the replay starts its own fleet.")]
 Speed = Annotated[
     float | None,
-    _option("Trace s per wall s; own fleet: 20 if not given.", min=SPEED_MIN, max=SPEED_MAX),
+    option("Trace s per wall s; own fleet: 20 if not given.", min=SPEED_MIN, max=SPEED_MAX),
 ]
 Models = Annotated[
-    str, _option("Deal streams to these models only: a,b.", autocompletion=completing.models)
+    str, option("Deal streams to these models only: a,b.", autocompletion=completing.models)
 ]
 Mapped = Annotated[
     list[str] | None,
-    _option("stream=model; repeatable.", "--map", autocompletion=completing.mapped),
+    option("stream=model; repeatable.", "--map", autocompletion=completing.mapped),
 ]
-Limit = Annotated[int | None, _option("Thin the slice at random to so many requests.", min=1)]
-Start = Annotated[str, _option("Start of the slice from the trace's, as 8d; else the busiest.")]
-Duration = Annotated[str, _option("Length of the slice, as 20m; else 1h.")]
-Seed = Annotated[int, _option("Seed of every draw.")]
-CancelShare = Annotated[float, _option("Share of clients that leave early.", min=0, max=1)]
-PromptMax = Annotated[int, _option("Longest prompt asked for.", "--prompt-tokens-max", min=1)]
-OutputMax = Annotated[int, _option("Longest answer asked for.", "--output-tokens-max", min=1)]
-CatalogFile = Annotated[Path | None, _option("Catalog of the own fleet.")]
-KeyFile = Annotated[Path | None, _option("File (mode 0600) with the API key.")]
-AdminUrl = Annotated[str, _option("Its admin port; else the one noted in --state-dir.")]
-StateDir = Annotated[Path | None, _option("Where the running gateway keeps its state.")]
+Limit = Annotated[int | None, option("Thin the slice at random to so many requests.", min=1)]
+Start = Annotated[str, option("Start of the slice from the trace's, as 8d; else the busiest.")]
+Duration = Annotated[str, option("Length of the slice, as 20m; else 1h.")]
+Seed = Annotated[int, option("Seed of every draw.")]
+CancelShare = Annotated[float, option("Share of clients that leave early.", min=0, max=1)]
+PromptMax = Annotated[int, option("Longest prompt asked for.", "--prompt-tokens-max", min=1)]
+OutputMax = Annotated[int, option("Longest answer asked for.", "--output-tokens-max", min=1)]
+CatalogFile = Annotated[Path | None, option("Catalog of the own fleet.")]
+KeyFile = Annotated[Path | None, option("File (mode 0600) with the API key.")]
+AdminUrl = Annotated[str, option("Its admin port; else the one noted in --state-dir.")]
+StateDir = Annotated[Path | None, option("Where the running gateway keeps its state.")]
 Traces = Annotated[
-    Path | None, _option("Folder of public traces, for --demo.", envvar="WARMTIDE_TRACES")
+    Path | None, option("Folder of public traces, for --demo.", envvar="WARMTIDE_TRACES")
 ]
-Demo = Annotated[bool, _option("About a minute of a real trace, if one is at hand.", "--demo")]
-AsJson = Annotated[bool, _option("One JSON document on stdout.", "--json")]
+Demo = Annotated[bool, option("About a minute of a real trace, if one is at hand.", "--demo")]
+AsJson = Annotated[bool, option("One JSON document on stdout.", "--json")]
 
 
 def replay(

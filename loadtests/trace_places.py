@@ -25,6 +25,12 @@ def demo_trace(given: Path | None, here: Path) -> str:
     return str(path) if path.is_file() else GENERATED
 
 
+def named_traces(incomplete: str) -> list[str]:
+    """For completion: our generator, and the traces that lie where `--demo` looks."""
+    names = [GENERATED, *map(str, traces_in(traces_folder(None, Path.cwd())))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def traces_in(folder: Path) -> Iterator[Path]:
     """Files that look like traces, each collection in a folder of its own."""
     for kind in _KINDS:

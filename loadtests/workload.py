@@ -4,7 +4,6 @@ In: the command's options. Out: a trace, then a schedule with its own descriptio
 Never: sends, copies a trace, falls back to generated demand without saying so.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +25,13 @@ from loadtests.arrivals import (
 from loadtests.draws import ARRIVALS_CV, OUTPUT_TOKENS, PROMPT_TOKENS
 from loadtests.errors import AskedError
 from loadtests.generator import generate_counts
+from loadtests.spans import span_us
 from loadtests.target import Target
 from loadtests.trace_places import GENERATED
 from prewarm.traces.files import read_trace
 from prewarm.traces.records import HOUR_US, US, Counts, Requests, Trace
 
 LENGTHS_TRACE = Path("azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
-_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(us|ms|s|m|min|h|d|w)?\Z")
-_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class Loaded(NamedTuple):
@@ -68,14 +66,6 @@ class Work(NamedTuple):
     arrivals: str
     lengths: str
     notes: tuple[str, ...]
-
-
-def span_us(text: str, option: str) -> int:
-    """`8d`, `1.5h`, `20m`, `90s`, `600` (seconds) to microseconds."""
-    match = _SPAN.match(text.strip())
-    if match is None:
-        raise AskedError(f"{option}: {text!r} is no time span; write 8d, 1.5h, 20m or 90s")
-    return round(float(match[1]) * _UNITS_S[match[2] or "s"] * US)
 
 
 def named_models(pairs: Iterable[str]) -> dict[str, str]:

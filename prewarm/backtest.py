@@ -23,7 +23,16 @@ from prewarm.forecasters.refits import Fitted, refit
 from prewarm.forecasters.registry import POINTS
 from prewarm.past import Past
 from prewarm.scores import Backtest, HorizonResult, Score, StreamResult
-from prewarm.scoring import Rules, at_level, score, week_bins
+from prewarm.scoring import (
+    SCORED_REQUESTS_MIN,
+    Rules,
+    at_level,
+    countable,
+    pit,
+    score,
+    week_bins,
+    worst_week_of_all,
+)
 from prewarm.selection.members import Guests
 from prewarm.selection.selector import Selector
 from prewarm.series import Bools, Floats, Panel
@@ -80,6 +89,7 @@ class _Slow:
     def __init__(self, ask: Ask, horizons: Setting) -> None:
         asked = [name for name in ask.forecasters if name not in POINTS]
         made = {name: forecaster_named(name)(horizons) for name in asked}
+        self._made = made
         self._paths = {n: m for n, m in made.items() if isinstance(m, PathForecaster)}
         self._fits = InPlace()
         self._country = ask.country
@@ -93,6 +103,10 @@ class _Slow:
     def staleness_bins(self, now: int) -> dict[str, int]:
         ages = {name: path.staleness_bins(now) for name, path in self._paths.items()}
         return {name: age for name, age in ages.items() if age is not None}
+
+    def troubles(self) -> dict[str, str]:
+        found = {name: getattr(made, "trouble", "") for name, made in self._made.items()}
+        return {name: trouble for name, trouble in found.items() if trouble}
 
     def _refit(self, past: Past) -> None:
         # Events are taken out of the past before anyone sees it: none are left to tell of.
@@ -115,12 +129,12 @@ class _Run:
             horizons=ask.horizons,
             whole=panel.whole,
         )
-        self._rng = np.random.default_rng(ask.seed)
+        rng = np.random.default_rng(ask.seed)
         self._slow = _Slow(ask, setting)
         uplift = Uplift(panel.calendar, panel.streams, ask.events) if ask.events else None
         self._selector = Selector(
             setting,
-            self._rng,
+            rng,
             waiting_to_idle=ask.waiting_to_idle,
             guests=self._slow.guests,
             uplift=uplift,
@@ -137,6 +151,13 @@ class _Run:
         self._chosen = np.full(shape, -1, np.int64)
         self._shares = np.zeros((len(self.names), *shape[1:]))
         self._clipped = np.zeros(shape[1:], np.int64)
+        self._values = panel.values[self._first :]
+        self._uniform = np.random.default_rng((ask.seed, 1)).random(self._values.shape)
+        self._rules = Rules(
+            week_bins=week_bins(panel.calendar),
+            whole=panel.whole,
+            waiting_to_idle=ask.waiting_to_idle,
+        )
         self._spent_us: list[int] = []
         self._ages: dict[str, list[int]] = {}
 
@@ -175,21 +196,34 @@ class _Run:
             staleness_s={
                 name: float(np.mean(self._ages.get(name, [0]))) * width_s for name in self.names
             },
+            worst_weeks_q90=self._worst_weeks(),
+            troubles=self._slow.troubles(),
         )
 
+    def _worst_weeks(self) -> tuple[float, ...]:
+        """Ours, of all averaged streams together: a week that is bad for all shows here alone."""
+        asked = np.nansum(self._values, axis=0) >= SCORED_REQUESTS_MIN
+        values, uniform = self._values[:, asked], self._uniform[:, asked]
+        found = []
+        for place in range(len(self._ask.horizons)):
+            ours = self._quantiles[0, :, asked, place].swapaxes(0, 1).astype(np.float64)
+            counts = countable(values, ours, np.ones(values.shape, np.bool_))
+            u = pit(values, ours, uniform, self._rules)
+            found.append(worst_week_of_all(u, counts, 0.9, self._rules.week_bins))
+        return tuple(found)
+
     def _streams(self) -> tuple[StreamResult, ...]:
-        panel = self._panel
-        values = panel.values[self._first :]
-        rules = Rules(
-            week_bins=week_bins(panel.calendar),
-            whole=panel.whole,
-            waiting_to_idle=self._ask.waiting_to_idle,
-        )
-        uniform = self._rng.random(values.shape)
+        panel, values = self._panel, self._values
         scored = np.ones(values.shape, np.bool_)
         scores: list[list[list[Score]]] = [
             [
-                score(values, quantiles[:, :, place].astype(np.float64), scored, uniform, rules)
+                score(
+                    values,
+                    quantiles[:, :, place].astype(np.float64),
+                    scored,
+                    self._uniform,
+                    self._rules,
+                )
                 for place in range(len(self._ask.horizons))
             ]
             for quantiles in self._quantiles

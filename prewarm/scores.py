@@ -24,6 +24,10 @@ class Score(Frozen, frozen=True, kw_only=True):
     worst_week_q90: float
     decision_cost: float
     """Newsvendor cost at the catalog's waiting:idle price, per bin, over the stream's mean."""
+    decision_cost_quarter: float
+    """The same at a quarter of the price, as if waiting had been priced too high."""
+    decision_cost_fourfold: float
+    """And at four times of it."""
 
     @property
     def pinball(self) -> float:
@@ -65,3 +69,8 @@ class Backtest(Frozen, frozen=True, kw_only=True):
     """Milliseconds of one update and prediction, all streams together, on average."""
     staleness_s: dict[str, float]
     """How old a forecaster's fit was on average; 0 for those that learn with every bin."""
+    worst_weeks_q90: tuple[float, ...] = ()
+    """By horizon: the lowest coverage of a week, all averaged streams together. NaN where no week
+    has bins enough."""
+    troubles: dict[str, str] = {}
+    """The last thing that went wrong with a forecaster, in words. Who is not named had none."""

@@ -33,10 +33,6 @@ class Rules:
     waiting_to_idle: float = 9.0
     """Cost of a unit short over that of a unit idle."""
 
-    @property
-    def newsvendor(self) -> float:
-        return self.waiting_to_idle / (1 + self.waiting_to_idle)
-
 
 def week_bins(calendar: Calendar) -> int:
     return max(7 * DAY_US // calendar.width_us, 1)
@@ -54,14 +50,17 @@ def score(
     n = counts.sum(axis=0)
     asked = np.where(counts, values, 0.0)
     mean = _ratio(asked.sum(axis=0), n)
-    median, q90, q95, bought = (
-        at_level(quantiles, rules.levels, level) for level in (0.5, 0.9, 0.95, rules.newsvendor)
-    )
+    median, q90, q95 = (at_level(quantiles, rules.levels, level) for level in (0.5, 0.9, 0.95))
     u = pit(values, quantiles, uniform, rules)
 
     def loss(forecast: Floats, short: float, idle: float) -> Floats:
         each = _two_sided(values - forecast, short, idle)
         return _ratio(_ratio(np.where(counts, each, 0.0).sum(axis=0), n), mean)
+
+    def cost(price: float) -> Floats:
+        """Of buying the newsvendor's quantile at this price of waiting to idle."""
+        bought = at_level(quantiles, rules.levels, price / (1 + price))
+        return loss(bought, price, 1.0)
 
     error = np.where(counts, np.abs(values - median), 0.0)
     busy = asked > 0
@@ -76,7 +75,9 @@ def score(
         "coverage_q90": coverage(u, counts, 0.9),
         "coverage_q95": coverage(u, counts, 0.95),
         "worst_week_q90": worst_week(u, counts, 0.9, rules.week_bins),
-        "decision_cost": loss(bought, rules.waiting_to_idle, 1.0),
+        "decision_cost": cost(rules.waiting_to_idle),
+        "decision_cost_quarter": cost(rules.waiting_to_idle / 4),
+        "decision_cost_fourfold": cost(rules.waiting_to_idle * 4),
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [Score(**dict(zip(columns, row, strict=True))) for row in rows]
@@ -157,6 +158,9 @@ def _weeks(counts: Bools, week: int) -> list[slice]:
     return [slice(first, first + week) for first in starts]
 
 
+COSTS = ("decision_cost", "decision_cost_quarter", "decision_cost_fourfold")
+
+
 class Pooled(NamedTuple):
     """One forecaster and horizon over many streams."""
 
@@ -179,7 +183,7 @@ def pooled(scores: Sequence[Score], requests: Sequence[float], worst_week_q90: f
     def mean(name: str, weights: list[float]) -> float:
         return _mean([float(getattr(s, name)) for s, _ in kept], weights)
 
-    losses = ("wape", "mape", "pinball_q50", "pinball_q90", "pinball_q95", "decision_cost")
+    losses = ("wape", "mape", "pinball_q50", "pinball_q90", "pinball_q95", *COSTS)
     return Pooled(
         streams=len(kept),
         score=Score(

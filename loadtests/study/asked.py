@@ -12,11 +12,11 @@ from loadtests.errors import AskedError
 from loadtests.scenarios.files import Scenario, load_scenario
 from loadtests.scenarios.shape import Cv, Hour, model_ids
 from loadtests.scenarios.traced import traced
+from loadtests.spans import span_us
 from loadtests.study.grid import Narrowed, cells, one_cell, resized
 from loadtests.study.running import known_policy
 from loadtests.study.task import Task
 from loadtests.trace_places import traces_folder
-from loadtests.workload import span_us
 from placement.catalog import World
 
 

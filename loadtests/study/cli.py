@@ -7,12 +7,14 @@ Never: decides anything about a run.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.words import BAD_INPUT, FAILED, fail, say
+from gateway.completing import listed
+from gateway.words import FAILED, say
 from loadtests.scenarios.names import shipped
+from loadtests.telling import option, screen, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from loadtests.study.document import Document
     from loadtests.study.studying import Outcome
 
-T = TypeVar("T")
-TABLE_WIDTH_MIN = 110
+STOPPED = "stopped as asked; cells that were done are kept, so ask again to go on"
 
 
 def _scenarios(incomplete: str) -> list[str]:
@@ -30,17 +31,9 @@ def _scenarios(incomplete: str) -> list[str]:
 
 
 def _policies(incomplete: str) -> list[str]:
-    """`a,b`: the last of a list of policies, none named twice."""
     from loadtests.baselines.plugins import policy_names
 
-    before, comma, last = incomplete.rpartition(",")
-    taken = set(before.split(","))
-    names = [name for name in policy_names() if name.startswith(last) and name not in taken]
-    return [f"{before}{comma}{name}" for name in names]
-
-
-def _option(told: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=told, **more)
+    return listed(incomplete, policy_names())
 
 
 Scenario = Annotated[
@@ -49,33 +42,31 @@ Scenario = Annotated[
         help="One of `warmtide scenarios`, or a TOML file of one's own.", autocompletion=_scenarios
     ),
 ]
-Policy = Annotated[str, _option("Who decides.", autocompletion=_policies)]
+Policy = Annotated[str, option("Who decides.", autocompletion=_policies)]
 Policies = Annotated[
     str,
-    _option("Who decides, to compare: a,b; the first cells are theirs.", autocompletion=_policies),
+    option("Who decides, to compare: a,b; the first cells are theirs.", autocompletion=_policies),
 ]
-World = Annotated[str, _option("Whose mechanism moves models: S (stock vLLM) or W (WarmServe's).")]
-Worlds = Annotated[str, _option("S, W, or both: S,W.")]
-Seed = Annotated[int, _option("Seed of every draw.", min=0)]
-Seeds = Annotated[int, _option("How many seeds, from 0 on, the same for every policy.", min=1)]
-Rps = Annotated[str, _option("Requests a second, instead of the scenario's.")]
-Alpha = Annotated[str, _option("Skew between models, instead of the scenario's.")]
-CvOption = Annotated[str, _option("Burstiness: 'original', or the CV of all gaps.")]
-HourOption = Annotated[str, _option("Hour of the day: busiest or quietest.")]
-Size = Annotated[str, _option("Another size that the scenario has, as 'full'.")]
-Duration = Annotated[str, _option("How long, as 2h; else the scenario's.")]
+World = Annotated[str, option("Whose mechanism moves models: S (stock vLLM) or W (WarmServe's).")]
+Worlds = Annotated[str, option("S, W, or both: S,W.")]
+Seed = Annotated[int, option("Seed of every draw.", min=0)]
+Seeds = Annotated[int, option("How many seeds, from 0 on, the same for every policy.", min=1)]
+Rps = Annotated[str, option("Requests a second, instead of the scenario's.")]
+Alpha = Annotated[str, option("Skew between models, instead of the scenario's.")]
+CvOption = Annotated[str, option("Burstiness: 'original', or the CV of all gaps.")]
+HourOption = Annotated[str, option("Hour of the day: busiest or quietest.")]
+Size = Annotated[str, option("Another size that the scenario has, as 'full'.")]
+Duration = Annotated[str, option("How long, as 2h; else the scenario's.")]
 TraceFile = Annotated[
-    Path | None, _option("Counts (CSV, perhaps gzipped) in place of the scenario's demand.")
+    Path | None, option("Counts (CSV, perhaps gzipped) in place of the scenario's demand.")
 ]
-Traces = Annotated[Path | None, _option("Folder of public traces.", envvar="WARMTIDE_TRACES")]
-CacheFolder = Annotated[
-    Path | None, _option("Where cells are kept; else $XDG_CACHE_HOME/warmtide.")
-]
-Jobs = Annotated[int | None, _option("Cells at once; else one for each core.", min=1)]
-Quick = Annotated[bool, _option("A handful of cells, and the scenario's quick size.", "--quick")]
-Html = Annotated[Path | None, _option("Write a report with plots into this file.")]
-Out = Annotated[Path | None, _option("Write compare.json, cells.csv and report.html here.")]
-AsJson = Annotated[bool, _option("One JSON document on stdout.", "--json")]
+Traces = Annotated[Path | None, option("Folder of public traces.", envvar="WARMTIDE_TRACES")]
+CacheFolder = Annotated[Path | None, option("Where cells are kept; else $XDG_CACHE_HOME/warmtide.")]
+Jobs = Annotated[int | None, option("Cells at once; else one for each core.", min=1)]
+Quick = Annotated[bool, option("A handful of cells, and the scenario's quick size.", "--quick")]
+Html = Annotated[Path | None, option("Write a report with plots into this file.")]
+Out = Annotated[Path | None, option("Write compare.json, cells.csv and report.html here.")]
+AsJson = Annotated[bool, option("One JSON document on stdout.", "--json")]
 
 
 def simulate(
@@ -105,12 +96,12 @@ def simulate(
             cv=cv, hour=hour, size=size, duration=duration, trace=trace, traces=traces,
         )  # fmt: skip
 
-    def work(screen: "Console") -> "Outcome":
+    def work(console: "Console") -> "Outcome":
         from loadtests.study.studying import run_study
 
-        return run_study(options(), cache, 1, screen, one=True, html=html)
+        return run_study(options(), cache, 1, console, one=True, html=html)
 
-    outcome = _told("simulate", work, as_json=as_json)
+    outcome = told("simulate", work, as_json=as_json, stopped=STOPPED)
     _answer(outcome, _show_one, as_json=as_json)
 
 
@@ -145,12 +136,12 @@ def compare(
             trace=trace, traces=traces,
         )  # fmt: skip
 
-    def work(screen: "Console") -> "Outcome":
+    def work(console: "Console") -> "Outcome":
         from loadtests.study.studying import run_study
 
-        return run_study(options(), cache, jobs, screen, one=False, html=html, out=out)
+        return run_study(options(), cache, jobs, console, one=False, html=html, out=out)
 
-    outcome = _told("compare", work, as_json=as_json)
+    outcome = told("compare", work, as_json=as_json, stopped=STOPPED)
     _answer(outcome, _show_all, as_json=as_json)
 
 
@@ -171,41 +162,13 @@ def scenarios(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-def _told(name: str, work: Callable[["Console"], T], *, as_json: bool) -> T:
-    """Do the work; what went wrong becomes a sentence and an exit code."""
-    import signal
-
-    from rich.console import Console
-
-    from loadtests.errors import AskedError
-    from placement.catalog_problems import CatalogError
-    from prewarm.traces.records import TraceError
-
-    # Ended politely, we end our processes as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return work(Console(stderr=True))
-    except (AskedError, TraceError, CatalogError) as error:
-        fail(f"{name}: {error}", as_json=as_json, code=BAD_INPUT)
-    except OSError as error:
-        fail(f"{name}: {error}", as_json=as_json, code=FAILED)
-    except KeyboardInterrupt:
-        message = f"{name}: stopped as asked; cells that were done are kept, so ask again to go on"
-        fail(message, as_json=as_json, code=FAILED)
-
-
 def _answer(
     outcome: "Outcome", show: Callable[["Console", "Document"], None], *, as_json: bool
 ) -> None:
-    from rich.console import Console
-
     if as_json:
         say(outcome.document)
     else:
-        out = Console(highlight=False)
-        if not out.is_terminal:
-            out = Console(width=max(out.width, TABLE_WIDTH_MIN), highlight=False)
-        show(out, outcome.document)
+        show(screen(), outcome.document)
     for line in outcome.told:
         typer.echo(f"warmtide: {line}", err=True)
     if outcome.document["failed"]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import fmean, geometric_mean
 
+from loadtests.page import page, part, table
 from loadtests.study.cells import Cell, Place
 from loadtests.study.document import Document
 from loadtests.study.plots import (
@@ -25,19 +26,6 @@ from loadtests.study.summary import BASELINE, Pair, pairs
 Colours = Mapping[str, tuple[str, str]]
 PLACES_DRAWN_MAX = 3
 SAME_COST = 0.01
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-svg { max-width: 100%; height: auto; }
-.evidence { background: #fff3cd; border: 1px solid #e0c868; padding: .4rem .8rem; }
-.wide { overflow-x: auto; max-height: 40rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th { position: sticky; top: 0; background: #fff; border-bottom: 2px solid #999; }
-th, td { padding: .15rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-tr.lost { background: #fbe3e0; } tr.lost td:last-child { color: #a11; font-weight: 600; }
-"""
 _HEADS = (
     "policy", "seed", "hour", "rps", "alpha", "cv", "p50 s", "p95 s", "p99 s", "under 100 ms",
     "TTFT in SLO", "ITL in SLO", "requests", "not served", "GPU h paid", "GPU h serving",
@@ -54,12 +42,7 @@ def report_html(document: Document, cells: Sequence[tuple[Cell, Sketch | None]])
     for world in worlds:
         inside = [(cell, sketch) for cell, sketch in cells if cell.world == world]
         body += _world(document, world, inside, colours)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"{''.join(body)}</body></html>\n"
-    )
+    return page(title, body)
 
 
 def _head(document: Document, worlds: Sequence[str]) -> str:
@@ -84,28 +67,24 @@ def _world(
     figures = [cell for cell, _ in cells]
     parts = [
         f"<h2>World {escape(world)}</h2>",
-        _part(f"Time to first token ({label}), all cells", ttft_distributions(drawn, colours)),
+        part(f"Time to first token ({label}), all cells", ttft_distributions(drawn, colours)),
     ]
     points, cost_name = cost_points(figures)
     if points:
         plot = cost_against_waiting(points, colours, cost_name)
-        parts.append(_part(f"Cost against waiting ({label}); dashed: the Pareto front", plot))
+        parts.append(part(f"Cost against waiting ({label}); dashed: the Pareto front", plot))
     for place in _places_drawn(figures):
         here = [one for one in drawn if one.cell.place == place]
         if here:
             told = f"{_place_told(here[0].cell)} ({label})"
-            parts.append(_part(f"GPUs over time: {told}", gpu_timeline(here, colours)))
+            parts.append(part(f"GPUs over time: {told}", gpu_timeline(here, colours)))
             parts += [
-                _part(f"Rungs, {one.cell.policy}: {told}", rung_map(one))
+                part(f"Rungs, {one.cell.policy}: {told}", rung_map(one))
                 for one in here
                 if one.sketch.at_s
             ]
     parts.append(f"<h3>Cells ({escape(label)})</h3>{_table(figures)}")
     return parts
-
-
-def _part(title: str, svg: str) -> str:
-    return f"<h3>{escape(title)}</h3>{svg}"
 
 
 def cost_points(cells: Sequence[Cell]) -> tuple[dict[str, Point], str]:
@@ -147,16 +126,14 @@ def _place_told(cell: Cell) -> str:
 
 
 def _table(cells: Sequence[Cell]) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in _HEADS)
     beside = {
         policy: {pair.cell.place: pair for pair in pairs(cells, policy, BASELINE)}
         for policy in dict.fromkeys(cell.policy for cell in cells)
     }
-    rows = "".join(_row(cell, beside[cell.policy].get(cell.place)) for cell in cells)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead>{rows}</table></div>'
+    return table(_HEADS, (_row(cell, beside[cell.policy].get(cell.place)) for cell in cells))
 
 
-def _row(cell: Cell, beside: Pair | None) -> str:
+def _row(cell: Cell, beside: Pair | None) -> tuple[list[str], bool]:
     gain = beside.ratio if beside is not None else None
     lost = gain is not None and gain < 1
     told = "–" if gain is None else f"{gain:.3g}×" + (" loses" if lost else "")
@@ -172,8 +149,7 @@ def _row(cell: Cell, beside: Pair | None) -> str:
         *(f"{cost:.1f}" for cost in (cell.hbm_gb_hours_idle, cell.loads_gb)),
         told,
     ]
-    kind = ' class="lost"' if lost else ""
-    return f"<tr{kind}>" + "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
+    return values, lost
 
 
 def _shown(value: object) -> str:

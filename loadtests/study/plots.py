@@ -1,38 +1,22 @@
 """Plots of a comparison, each as one SVG text. Pure: matplotlib's figures, no window, no file.
 
-In: cells and sketches. Out: SVG. Never: computes a figure that the tables do not have, fetches
-anything: fonts are named, not embedded, and the reader's own are used.
+In: cells and sketches. Out: SVG. Never: computes a figure that the tables do not have.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from loadtests.drawing import COLOURS, MARKERS, STYLED, new_figure, svg
 from loadtests.study.cells import Cell
 from loadtests.study.sketch import SHARES, Sketch
 
-# Told apart by people who see few colours too: Okabe and Ito's palette, and a marker each.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = "os^DvP*X"
 RUNG_NAMES = ("nothing", "shed", "parked", "warm", "serving")
 RUNG_COLOURS = ("#f2f2f2", "#fde0c5", "#f2a772", "#d95f5f", "#6b1f4f")
-_STYLED = mpl.rc_context(
-    {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "warmtide",
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-)
 _TTFT_MS = np.geomspace(1, 999_000, 240)
 _MODELS_NAMED_MAX = 40
 
@@ -59,10 +43,10 @@ def colour_of(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-@_STYLED
+@STYLED
 def ttft_distributions(drawn: Sequence[Drawn], colours: Mapping[str, tuple[str, str]]) -> str:
     """Of all requests of all cells, a line for each policy."""
-    figure, axes = _figure(7.4, 3.6)
+    figure, axes = new_figure(7.4, 3.6)
     for policy, (colour, _) in colours.items():
         own = [one for one in drawn if one.cell.policy == policy and one.sketch.ttft_ms]
         if own:
@@ -73,7 +57,7 @@ def ttft_distributions(drawn: Sequence[Drawn], colours: Mapping[str, tuple[str, 
     axes.set_ylim(0, 1.01)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def pooled_shares(own: Sequence[Drawn]) -> list[float]:
@@ -84,7 +68,7 @@ def pooled_shares(own: Sequence[Drawn]) -> list[float]:
     return pooled
 
 
-@_STYLED
+@STYLED
 def gpu_timeline(drawn: Sequence[Drawn], colours: Mapping[str, tuple[str, str]]) -> str:
     """GPUs that serve, and requests that wait, of one cell of each policy."""
     figure = Figure(figsize=(7.4, 4.0), layout="constrained")
@@ -104,15 +88,15 @@ def gpu_timeline(drawn: Sequence[Drawn], colours: Mapping[str, tuple[str, str]])
     for axes in (above, below):
         axes.grid(alpha=0.25)
     above.legend(frameon=False, ncols=3, fontsize=8, loc="upper left")
-    return _svg(figure)
+    return svg(figure)
 
 
-@_STYLED
+@STYLED
 def rung_map(one: Drawn) -> str:
     """Each model's nearest rung over time, of one cell."""
     sketch = one.sketch
     models = len(sketch.models)
-    figure, axes = _figure(7.4, 0.7 + min(0.18 * models, 6.0) + 0.4)
+    figure, axes = new_figure(7.4, 0.7 + min(0.18 * models, 6.0) + 0.4)
     end_min = sketch.at_s[-1] / 60 if sketch.at_s else 1.0
     axes.imshow(
         np.array(sketch.rungs, np.uint8),
@@ -134,15 +118,15 @@ def rung_map(one: Drawn) -> str:
     axes.legend(
         handles=legend, ncols=5, frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1)
     )
-    return _svg(figure)
+    return svg(figure)
 
 
-@_STYLED
+@STYLED
 def cost_against_waiting(
     points: Mapping[str, Point], colours: Mapping[str, tuple[str, str]], cost_name: str
 ) -> str:
     """A point for each policy; the line joins those that no other beats in both."""
-    figure, axes = _figure(7.4, 3.8)
+    figure, axes = new_figure(7.4, 3.8)
     for policy, point in points.items():
         colour, marker = colours[policy]
         axes.scatter([point.cost], [point.wait_ms / 1000], color=colour, marker=marker, zorder=3)
@@ -156,7 +140,7 @@ def cost_against_waiting(
     axes.set_ylabel("P99 to first token, s\n(geometric mean)")
     axes.margins(x=0.15, y=0.15)
     axes.grid(alpha=0.25, which="both")
-    return _svg(figure)
+    return svg(figure)
 
 
 def point_xy(point: Point) -> tuple[float, float]:
@@ -172,16 +156,3 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
             front.append(policy)
             least = points[policy].wait_ms
     return front
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Figure) -> str:
-    """Without a date and with fixed ids: equal figures are equal texts."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]

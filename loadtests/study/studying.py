@@ -19,11 +19,7 @@ from loadtests.study.cache import Cells
 from loadtests.study.cells import Cell
 from loadtests.study.comparison import Done, Failure, run_cells
 from loadtests.study.document import Document, document
-
-MISSING = (
-    "needs matplotlib, which is not installed: install the extra `reports`, as in "
-    "pip install 'warmtide[reports]'"
-)
+from loadtests.telling import without_plots
 
 
 class Outcome(NamedTuple):
@@ -87,13 +83,11 @@ def _failures(failures: Sequence[Failure]) -> Iterator[str]:
 
 
 def _plots() -> Callable[..., str]:
-    """The report's writer; matplotlib is an extra, and its absence is said before an hour's run."""
+    """The report's writer, or why there is none here."""
     try:
         from loadtests.study.html import report_html
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise AskedError(f"a report with plots {MISSING}") from None
+        raise without_plots(error) from None
     return report_html
 
 

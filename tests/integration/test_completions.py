@@ -80,6 +80,9 @@ def test_commands_options_and_values(home: Path) -> None:
     assert {"--detach", "--catalog", "--fleet"} <= set(bash("up", "--", home=home))
     assert bash("up", "--fleet", "", home=home) == ["local"]
     assert "generated" in bash("replay", "", home=home)
+    assert {"backtest", "show", "scoreboard"} == set(bash("forecast", "", home=home))
+    slow = ("forecast", "backtest", "generated", "--with")
+    assert bash(*slow, "prophet,ms", home=home) == ["prophet,mstl"]
     assert {"--map", "--demo"} <= set(bash("replay", "--", home=home)), "a plug-in's options"
 
 

@@ -1,5 +1,7 @@
 """Packages that add commands and checks: found, completed, and no danger to the rest."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +12,23 @@ from tests.integration.running import warmtide
 pytestmark = pytest.mark.integration
 
 CODE = '''
+import typer
 from gateway.doctor.finding import fail, ok
 
 def hello(name: str = "you") -> None:
     """Greet somebody."""
     print(f"hello {name}")
+
+tides = typer.Typer(help="Look at the tide.", no_args_is_help=True)
+
+@tides.command()
+def high(port: str = "home") -> None:
+    """When it is high."""
+    print(f"high at {port}")
+
+@tides.command()
+def low() -> None:
+    """When it is low."""
 
 def check(setup):
     yield ok("greeting", f"for {setup.host}")
@@ -25,6 +39,7 @@ def faint(setup):
 '''
 ENTRIES = """[warmtide.commands]
 hello = greeter:hello
+tides = greeter:tides
 broken = greeter:nothing_of_that_name
 [warmtide.checks]
 greeting = greeter:check
@@ -52,6 +67,25 @@ def test_a_plug_ins_command_stands_beside_ours(installed: dict[str, str]) -> Non
     assert (hello.code, hello.out) == (0, "hello tide\n")
 
 
+def test_a_plug_in_may_be_a_group_with_help_and_completion(installed: dict[str, str]) -> None:
+    assert "Look at the tide." in warmtide("--help", env=installed).out
+    told = warmtide("tides", "--help", env=installed).out
+    assert "When it is high." in told
+    assert "--install-completion" not in told
+    high = warmtide("tides", "high", "--port", "Cuxhaven", env=installed)
+    assert (high.code, high.out) == (0, "high at Cuxhaven\n")
+    assert warmtide("tides", "ebb", env=installed).code == 2
+    asked = {"_WARMTIDE_COMPLETE": "complete_bash", "COMP_WORDS": "warmtide tides h"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("warmtide")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **installed, **asked, "COMP_CWORD": "2"},
+    )
+    assert done.stdout.split() == ["high"]
+
+
 def test_a_broken_plug_in_breaks_its_own_command_only(installed: dict[str, str]) -> None:
     broken = warmtide("broken", env=installed)
     assert broken.code == 1
@@ -77,8 +111,6 @@ def test_plug_ins_checks_join_and_one_that_breaks_is_a_finding(
 
 def test_help_and_completions_load_nothing_that_is_slow() -> None:
     """What takes time to import is left to the commands that need it."""
-    import subprocess
-
     slow = "{'pydantic', 'httpx', 'numpy', 'starlette', 'uvloop', 'asyncio', 'yaml'}"
     code = (
         "import sys, typer.testing\n"

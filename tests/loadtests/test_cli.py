@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from loadtests.cli import replay
+from loadtests.spans import span_us
 from loadtests.trace_places import GENERATED, demo_trace
-from loadtests.workload import span_us
 from prewarm.traces.records import DAY_US, HOUR_US, US
 from tests.loadtests.fake_openai import ADMIN_TOKEN, FakeOpenAI, fake_openai
 

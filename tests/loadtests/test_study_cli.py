@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from typer.testing import CliRunner, Result
 from loadtests.scenarios.names import shipped
 from loadtests.study import cache
 from loadtests.study.cli import _policies, _scenarios, compare, scenarios, simulate
+from tests.loadtests.absent import without_matplotlib
 from tests.loadtests.scenes import SMALL
 
 TRACE = "t_s,x,y,z\n" + "".join(f"{600 * i},300,200,100\n" for i in range(3 * 144))
@@ -133,10 +133,7 @@ def test_files_are_left_where_they_were_asked_for(here: Path) -> None:
 def test_without_the_plot_library_the_extra_is_named_before_anything_runs(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [n for n in sys.modules if n.startswith(("matplotlib", "loadtests.study.html"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "loadtests.study.plots", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    without_matplotlib(monkeypatch)
     done = warmtide(here, "simulate", str(here / "mine.toml"), "--html", str(here / "r.html"))
     assert done.exit_code == 2
     assert "install the extra `reports`" in done.stderr

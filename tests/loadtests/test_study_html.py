@@ -1,7 +1,6 @@
 """The report with plots: one file that fetches nothing, and hides no cell that is lost."""
 
 import re
-from html.parser import HTMLParser
 
 from loadtests.simulator.port import Moment
 from loadtests.study.cells import Cell
@@ -9,6 +8,7 @@ from loadtests.study.document import document
 from loadtests.study.html import cost_points, report_html
 from loadtests.study.plots import Point, pareto_front
 from loadtests.study.sketch import Sketch, sketch_of
+from tests.loadtests.pages import Parsed
 from tests.loadtests.runs import cell, run_of
 
 
@@ -34,31 +34,8 @@ def report(*cells: Cell) -> str:
     return report_html(document("small", "who <waits>?", list(cells), "azure"), drawn)
 
 
-class Parsed(HTMLParser):
-    """Tags, the rows of lost cells, and every address that a browser would fetch."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.fetched: list[str] = []
-        self.lost = 0
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        named = dict(attrs)
-        self.lost += tag == "tr" and named.get("class") == "lost"
-        sources = [named.get(key) or "" for key in ("src", "href", "xlink:href")]
-        self.fetched += [one for one in sources if one and not one.startswith(("#", "data:"))]
-
-
 def test_the_file_is_whole_in_itself() -> None:
-    text = report(cell("reactive", 100.0), cell("warmserve", 10.0))
-    parsed = Parsed(text)
-    assert parsed.fetched == []
-    assert not {"script", "link", "iframe"} & set(parsed.tags)
-    assert "@import" not in text
-    assert not re.findall(r"url\((?!#)", text)
+    Parsed(report(cell("reactive", 100.0), cell("warmserve", 10.0))).check_whole()
 
 
 def test_there_is_every_plot_and_each_names_its_world() -> None:

@@ -1,0 +1,1 @@
+"""Forecasts held against what came: back-tests, the next day, the scoreboard, their reports."""

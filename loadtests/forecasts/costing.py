@@ -1,0 +1,135 @@
+"""What forecasting costs, each figure in a process of its own on one core. An edge.
+
+In: nothing. Out: `Costs`. Never: measures beside another measurement, or on more than one core.
+"""
+
+import os
+import pickle
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from prewarm.selection.selector import Selector
+
+from loadtests.draws import stream
+from loadtests.errors import AskedError
+from loadtests.forecasts.report import Costs
+from loadtests.study.pool import Told, each_in_a_process
+from prewarm.calendars import US, Calendar
+from prewarm.forecast import Setting
+from prewarm.forecasters.libraries import HEAVY
+from prewarm.forecasters.paths import DAILY, FitRequest
+from prewarm.series import Floats, Panel
+
+WIDTH_US = 300 * US
+DAY_BINS = 288
+BINS = 14 * DAY_BINS
+FLEET = 500
+HORIZONS = (2, 4, 12, 48)
+"""10 min to 4 h."""
+TIMED_BINS = 200
+
+
+class Measured(NamedTuple):
+    fit_s: float
+    update_ms: float
+    rss_mb: float
+
+
+class Task(NamedTuple):
+    """One figure, and the file that it goes into."""
+
+    streams: int
+    library: str
+    """Fit this one alone; empty: the whole selection."""
+    into: Path
+
+
+def measured() -> Costs:
+    one, fleet = (_alone(streams, "") for streams in (1, FLEET))
+    fits, failed = {}, {}
+    for name in HEAVY:
+        try:
+            fits[name] = _alone(1, name).fit_s
+        except AskedError as error:
+            failed[name] = str(error).strip().splitlines()[-1]
+    return Costs(
+        one_update_ms=one.update_ms,
+        one_horizons=len(HORIZONS),
+        fleet_streams=FLEET,
+        fleet_bins=BINS,
+        fleet_fit_s=fleet.fit_s,
+        fleet_update_ms=fleet.update_ms,
+        fleet_rss_mb=fleet.rss_mb,
+        fit_s=fits,
+        failed=failed,
+    )
+
+
+def _alone(streams: int, library: str) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(streams, library, Path(folder) / "figures")
+        for ended in each_in_a_process(_measure, [task], 1, lambda *_: None):
+            if ended.error:
+                raise AskedError(ended.error)
+        found: Measured = pickle.loads(task.into.read_bytes())  # our own child wrote it
+    return found
+
+
+def _measure(task: Task, _: Told) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    values = demand(task.streams)
+    fit: Callable[[Floats], Any] = _library(task.library) if task.library else _selection
+    began_s = time.perf_counter()
+    fitted = fit(values)
+    fit_s = time.perf_counter() - began_s
+    update_ms = _update_ms(fitted, values) if isinstance(fitted, Selector) else 0.0
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    task.into.write_bytes(pickle.dumps(Measured(fit_s, update_ms, rss_mb)))
+
+
+def demand(streams: int) -> Floats:
+    """Two weeks of counts with a daily shape, from busy to rare. Shape bins x streams."""
+    by_day = 1 + 0.8 * np.sin(2 * np.pi * np.arange(BINS) / DAY_BINS)
+    means = 50.0 / (1 + np.arange(streams))
+    found: Floats = stream(0, "costs").poisson(by_day[:, None] * means).astype(np.float64)
+    return found
+
+
+def _selection(values: Floats) -> Selector:
+    names = tuple(f"m{at}" for at in range(values.shape[1]))
+    calendar = Calendar(0, WIDTH_US)
+    selector = Selector(
+        Setting(calendar=calendar, streams=names, horizons=HORIZONS), stream(0, "pit")
+    )
+    selector.fit(Panel(calendar=calendar, streams=names, values=values))
+    return selector
+
+
+def _library(name: str) -> Callable[[Floats], Any]:
+    def fit(values: Floats) -> Any:
+        return HEAVY[name](
+            FitRequest(
+                forecaster=name,
+                calendar=Calendar(0, WIDTH_US),
+                streams=("m0",),
+                first=0,
+                values=values,
+                ahead=DAILY.days_ahead * DAY_BINS,
+            )
+        )
+
+    return fit
+
+
+def _update_ms(selector: Selector, values: Floats) -> float:
+    """An update and a forecast, as in every bin of a live gateway."""
+    began_s = time.perf_counter()
+    for row in values[-TIMED_BINS:]:
+        selector.update(row)
+        selector.predict()
+    return (time.perf_counter() - began_s) / TIMED_BINS * 1000

@@ -1,0 +1,108 @@
+"""A back-test from what was typed to the files it leaves. An edge.
+
+In: options, as words. Out: `Ran`; a PNG or an HTML file where one is asked for. Files are checked
+before anything runs. Never: prints, apart from progress on the screen that it is given.
+"""
+
+from typing import NamedTuple
+
+from gateway.progress import Steps
+from loadtests.errors import AskedError
+from loadtests.forecasts.asked import chosen_streams, first_scored, horizons_of, names_of
+from loadtests.forecasts.data import Data, Source, data_of
+from loadtests.forecasts.document import Trial
+from loadtests.forecasts.files import Drawing, Files
+from prewarm.backtest import Ask, Trail, backtest
+from prewarm.forecasters.plugins import UnknownForecasterError, forecaster_names
+from prewarm.forecasters.registry import POINTS, SIMPLE
+
+EVERYONE = "everyone"
+"""In place of names: all that there are, slow ones and plug-ins too."""
+
+
+class Given(NamedTuple):
+    """As typed; an empty word is the usual."""
+
+    source: Source
+    horizons: str
+    score_from: str
+    streams: str
+    busiest: int | None
+    also: str
+    waiting_to_idle: float | None
+
+
+class Ran(NamedTuple):
+    trial: Trial
+    trail: Trail | None
+    told: list[str]
+    """Sentences for whoever waited."""
+
+
+def run_backtest(given: Given, files: Files, shown: Steps) -> Ran:
+    drawing = files.drawing(_drawing)
+    shown.step("reading the demand")
+    data = read(given)
+    ran = tried_on(data, given, shown, keep=drawing is not None)
+    if drawing is not None and ran.trail is not None:
+        shown.step("drawing")
+        ran.told.extend(files.leave(drawing, ran.trial, ran.trail))
+    return ran
+
+
+def read(given: Given) -> Data:
+    data = data_of(given.source)
+    return data._replace(panel=chosen_streams(data.panel, given.streams, given.busiest))
+
+
+def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
+    panel = data.panel
+    horizons = horizons_of(given.horizons, panel.calendar.width_us)
+    price = given.waiting_to_idle or data.catalog.policy.waiting_to_idle
+    ask = Ask(
+        horizons=tuple(horizon.bins for horizon in horizons),
+        score_from=first_scored(given.score_from, panel),
+        waiting_to_idle=price,
+        forecasters=_competing(given.also),
+        keep=keep,
+        seed=given.source.seed,
+        events=data.catalog.forecast.events,
+        country=data.catalog.forecast.country,
+    )
+
+    def progress(share: float) -> None:
+        shown.step(f"back-testing {len(panel.streams)} streams: {share:.0%}", name="backtest")
+
+    try:
+        found, trail = backtest(panel, ask, progress)
+    except UnknownForecasterError as error:
+        raise AskedError(str(error)) from None
+    trial = Trial(
+        name=data.name,
+        demand=data.demand,
+        panel=panel,
+        notes=data.notes,
+        horizons=horizons,
+        waiting_to_idle=price,
+        seed=given.source.seed,
+        simple=SIMPLE,
+        found=found,
+    )
+    return Ran(trial, trail, [])
+
+
+def beside_the_usual() -> list[str]:
+    """Slow forecasters, and those of other packages."""
+    return [name for name in forecaster_names() if name not in POINTS]
+
+
+def _competing(also: str) -> tuple[str, ...]:
+    """Beside the usual ones, which always do."""
+    beside = beside_the_usual()
+    return tuple(beside) if also == EVERYONE else names_of(also, "--with", beside)
+
+
+def _drawing() -> Drawing:
+    from loadtests.forecasts.html import one_png, report_html
+
+    return Drawing(one_png, report_html)

@@ -1,0 +1,1 @@
+"""Tests of the forecasts' command, its tables and its reports."""
