@@ -10,13 +10,15 @@ from prewarm.calendars import DAY_US, Calendar
 from prewarm.series import Floats
 
 KEPT_DAYS = 30
+KEPT_BINS = 9_000
+"""Thirty days of five minutes; of ten seconds a day, which is all that short horizons need."""
 
 
 class Past:
     """A ring of the last bins of all streams. Mutated by `add` alone."""
 
     def __init__(self, calendar: Calendar, streams: int, bins: int | None = None) -> None:
-        kept = bins or -(-KEPT_DAYS * DAY_US // calendar.width_us)
+        kept = bins or min(-(-KEPT_DAYS * DAY_US // calendar.width_us), KEPT_BINS)
         self.calendar = calendar
         self.streams = streams
         self.now = -1

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prewarm.calendars import DAY_US, US
 from prewarm.forecast import Setting
 from prewarm.past import Past
+from prewarm.selection.pace import day_bins, pace_bins
 from prewarm.selection.weighted import weighted_quantiles
 from prewarm.series import Floats, Singles
 
 Ints = NDArray[np.int64]
 
-HOUR_US = 3_600 * US
 KEPT_DAYS = 14
+KEPT_BINS = 4_500
 ALL_BINS = 300
 """So many newest bins are all looked at; of older ones only some, evenly spread."""
 OLDER_BINS = 350
@@ -48,12 +48,12 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("regression", "regression", True, 0.2, 0.02, 4.0),
-    Kind("regression_clock", "regression", True, 0.3, 0.02, 7.0, 1.5, share=0.5),
-    Kind("level", "last", True, 0.15, 0.02, 3.0, share=0.5),
-    Kind("analog", "last", False, 0.15, 1e-4, 4.0, share=2.0),
-    Kind("clock", "", False, 0.0, 0.0, 7.0, 0.5, share=0.5),
-    Kind("recent", "", False, 0.0, 0.0, 3.0, share=3.0),
+    Kind("regression", "regression", True, 0.2, 0.02, 4.0, share=0.5),
+    Kind("regression_clock", "regression", True, 0.3, 0.02, 7.0, 1.5, share=0.25),
+    Kind("level", "last", True, 0.15, 0.02, 3.0, share=0.25),
+    Kind("analog", "last", False, 0.15, 1e-4, 4.0, share=3.0),
+    Kind("clock", "", False, 0.0, 0.0, 7.0, 0.5, share=1.0),
+    Kind("recent", "", False, 0.0, 0.0, 3.0, share=6.0),
 )
 
 
@@ -63,8 +63,10 @@ class Analogs:
     def __init__(self, setting: Setting) -> None:
         streams, horizons = len(setting.streams), len(setting.horizons)
         self._setting = setting
-        self._day_bins = max(DAY_US // setting.calendar.width_us, 1)
-        self._kept = KEPT_DAYS * self._day_bins + max(setting.horizons) + 1
+        self._day_bins = day_bins(setting.calendar)
+        self._pace_bins = pace_bins(setting.calendar)
+        self._looked_at = min(KEPT_DAYS * self._day_bins, KEPT_BINS)
+        self._kept = self._looked_at + max(setting.horizons) + 1
         self._horizons: Ints = np.array(setting.horizons)
         self._levels: Floats = np.array(setting.levels)
         self._root: Singles = np.full((streams, self._kept), np.nan, np.float32)
@@ -96,6 +98,12 @@ class Analogs:
     def quantiles(self, past: Past, points: dict[str, Floats], unit: Floats) -> list[Floats]:
         """One array S x H x L for each of `KINDS`, on the root scale."""
         near = _Sample(self, np.tile(self._ages(), (len(self._horizons), 1)))
+        if self._bins <= self._day_bins:  # no clock has come round yet
+            unknown = np.full((*points["last"].shape, len(self._levels)), np.nan)
+            return [
+                unknown if kind.clock_hours else self._of(kind, near, points, unit)
+                for kind in KINDS
+            ]
         clock = _Sample(self, self._clock_ages(past))
         return [self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS]
 
@@ -114,7 +122,7 @@ class Analogs:
 
     def _by_age(self, kind: Kind, sample: "_Sample") -> Floats:
         """Shape H x N."""
-        weights: Floats = 0.5 ** (sample.ages / (kind.half_life_days * self._day_bins))
+        weights: Floats = 0.5 ** (sample.ages / (kind.half_life_days * self._pace_bins))
         if kind.clock_hours:
             bins = kind.clock_hours * self._day_bins / 24
             weights = weights * np.exp(-sample.off_clock(self._horizons, self._day_bins) / bins)
@@ -122,8 +130,8 @@ class Analogs:
 
     def _ages(self) -> Ints:
         """Bins back from the newest, which is 0: all of the last ones, then some."""
-        oldest = min(self._bins, KEPT_DAYS * self._day_bins)
-        step = max(-(-(KEPT_DAYS * self._day_bins - ALL_BINS) // OLDER_BINS), 1)
+        oldest = min(self._bins, self._looked_at)
+        step = max(-(-(self._looked_at - ALL_BINS) // OLDER_BINS), 1)
         return np.concatenate([np.arange(min(oldest, ALL_BINS)), np.arange(ALL_BINS, oldest, step)])
 
     def _clock_ages(self, past: Past) -> Ints:

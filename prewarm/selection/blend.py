@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prewarm.forecast import Setting
+from prewarm.selection.pace import pace_bins
 from prewarm.series import Bools, Floats
 
 HALF_LIFE_DAYS = 1.0
@@ -20,7 +22,7 @@ SHARPNESS = 40.0
 DOUBT = 0.02
 """Loss that everyone is taken to have had before the first bin, in the stream's unit."""
 GUEST_HALF_LIFE_DAYS = 5.0
-BETTER = 0.98
+BETTER = 0.9
 """A guest's loss over that of the core's blend, to be let in."""
 
 
@@ -36,16 +38,15 @@ class Blend:
     `shares`: what a member weighs where losses do not tell. NaN: a guest.
     """
 
-    def __init__(
-        self, shares: Floats, horizons: tuple[int, ...], levels: Floats, streams: int, day_bins: int
-    ) -> None:
-        shape = (len(shares), streams, len(horizons), len(levels))
+    def __init__(self, shares: Floats, setting: Setting) -> None:
+        pace, levels = pace_bins(setting.calendar), np.array(setting.levels)
+        shape = (len(shares), len(setting.streams), len(setting.horizons), len(levels))
         self._shares = np.nan_to_num(shares, nan=1.0)[:, None, None, None]
         self._core: Bools = ~np.isnan(shares)
-        self._horizons = horizons
+        self._horizons = setting.horizons
         self._levels = levels
-        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * day_bins))
-        self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * day_bins))
+        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace))
+        self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * pace))
         self._told: deque[_Told] = deque()
         self.losses: Floats = np.zeros(shape)
         self._long: Floats = np.zeros(shape[:3])

@@ -1,9 +1,9 @@
 """Bands that keep their promise: stretched until as much lies within them as they say. Pure.
 
 Adaptive conformal inference (Gibbs and Candès, 2021) on the distance from the median, by a factor
-for each level. Most of it is shared by all streams of a horizon, for a rare model's own few misses
-are no proof; a little is a stream's own. Where the median is what the stream never leaves, as at 0,
-nothing is stretched.
+for each level: half of each step is a stream's own, half is shared by all streams of a horizon, for
+a rare model's few misses are little proof. Where a level lies on the median, as at 0, nothing is
+stretched.
 In: forecasts, then what came. Out: forecasts with stretched bands. Never: lets a level cross
 another or fall below 0; stretches beyond bounds: such a band is clipped, and that is counted.
 """
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from prewarm.scoring import Rules, pit
 from prewarm.series import Floats
 
-STEP_ALL = 0.03
+STEP_ALL = 0.01
 """By how much, in logs, the bands of a horizon grow where all streams miss a sure thing."""
-STEP_OWN = 0.005
-STRETCH_MAX = 2.0
+STEP_OWN = 0.01
+"""The same for a stream's own misses."""
+NARROWEST, WIDEST = 1 / 1.3, 2.0
+"""Bands that are too wide cost little; those that are too narrow keep somebody waiting."""
 
 
 class _Told(NamedTuple):
@@ -57,8 +59,7 @@ class Conformal:
 
     def correct(self, now: int, raw: Floats) -> Floats:
         """The forecast with its bands stretched. Shape S x H x L."""
-        limit = np.log(STRETCH_MAX)
-        bounded = np.clip(self._stretch, -limit, limit)
+        bounded = np.clip(self._stretch, np.log(NARROWEST), np.log(WIDEST))
         median = raw[..., self._median, None]
         found = median + (raw - median) * np.exp(bounded)
         self.clipped += ((bounded != self._stretch) | (found < 0)).any(axis=-1)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prewarm.forecast import Setting
 from prewarm.scoring import at_level
+from prewarm.selection.pace import pace_bins
 from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
@@ -40,17 +42,16 @@ class Gate:
     def __init__(
         self,
         forecasters: int,
-        streams: int,
-        horizons: tuple[int, ...],
-        levels: tuple[float, ...],
+        setting: Setting,
         waiting_to_idle: float,
-        day_bins: int,
     ) -> None:
+        streams, horizons = len(setting.streams), setting.horizons
+        pace = pace_bins(setting.calendar)
         self._horizons = horizons
-        self._levels = levels
+        self._levels = setting.levels
         self._prices: Floats = np.array([waiting_to_idle * factor for factor in PRICE_FACTORS])
-        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * day_bins))
-        self._enough = float(day_bins)
+        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace))
+        self._enough = float(pace)
         self._told: deque[_Told] = deque()
         self.costs: Floats = np.zeros((forecasters, streams, len(horizons), len(PRICE_FACTORS)))
         self._tried: Floats = np.zeros((streams, len(horizons)))

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prewarm.calendars import DAY_US
 from prewarm.forecast import Forecaster, PointForecaster, Setting
 from prewarm.forecasters.registry import POINTS, ROOTS
 from prewarm.forecasters.residuals import Residuals
@@ -19,6 +18,7 @@ from prewarm.forecasters.simple import OrLastValue
 from prewarm.past import Past
 from prewarm.selection.analogs import KINDS, Analogs
 from prewarm.selection.features import COUNT, Features, rooted, unrooted
+from prewarm.selection.pace import pace_bins
 from prewarm.selection.regression import Regression
 from prewarm.series import Floats
 
@@ -53,7 +53,7 @@ class Members:
     def __init__(self, setting: Setting, guests: Guests = NOBODY) -> None:
         streams = len(setting.streams)
         self.past = Past(setting.calendar, streams)
-        self.day_bins = max(DAY_US // setting.calendar.width_us, 1)
+        self._pace = pace_bins(setting.calendar)
         self._guests = guests
         made = {name: make(setting) for name, make in POINTS.items()}
         self._points = {
@@ -67,7 +67,7 @@ class Members:
             for names in (plain, roots)
         ]
         self._features = Features(setting)
-        self._regression = Regression(setting, COUNT, self.day_bins)
+        self._regression = Regression(setting, COUNT)
         self._analogs = Analogs(setting)
         self.names = (*(kind.name for kind in KINDS), *plain, *roots, *guests.whole)
         self._mean = np.full(streams, np.nan)
@@ -77,7 +77,7 @@ class Members:
     @property
     def unit(self) -> Floats:
         """What a stream is measured by: the late mean of its values, one request at least. S."""
-        unit: Floats = np.maximum(np.nan_to_num(self._mean), 1.0 / self.day_bins)
+        unit: Floats = np.maximum(np.nan_to_num(self._mean), 1.0 / self._pace)
         return unit
 
     def update(self, values: Floats) -> None:
@@ -101,14 +101,16 @@ class Members:
             guest.update(values)
 
     def quantiles(self) -> Floats:
-        """Shape E x S x H x L. A member that has nothing to say is NaN."""
+        """Shape E x S x H x L. Who has nothing to say repeats the last value; NaN before the first."""
         like = self._analogs.quantiles(self.past, self._bases, rooted(self.unit))
         found = [unrooted(np.stack(like))]
         for group in self._groups:
             stacked = group.residuals.quantiles(self._stack(group))
             found.append(stacked.reshape(len(group.names), *like[0].shape))
         found += [guest.predict()[None] for guest in self._guests.whole.values()]
-        return np.concatenate(found)
+        everyone = np.concatenate(found)
+        last = everyone[self.names.index("last_value")]
+        return np.where(np.isnan(everyone), last, everyone)
 
     def _stack(self, group: _Group) -> Floats:
         """Points of all streams, forecaster by forecaster. Shape (E x S) x H."""
@@ -118,7 +120,7 @@ class Members:
         seen = ~np.isnan(values)
         known = ~np.isnan(self._mean)
         count = self.past.now + 1
-        step = max(1 - 0.5 ** (1 / (UNIT_HALF_LIFE_DAYS * self.day_bins)), 1 / count)
+        step = max(1 - 0.5 ** (1 / (UNIT_HALF_LIFE_DAYS * self._pace)), 1 / count)
         moved = self._mean + step * (values - self._mean)
         self._mean = np.where(seen, np.where(known, moved, values), self._mean)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewarm.forecast import Setting
+from prewarm.selection.pace import pace_bins
 from prewarm.series import Floats
 
 HALF_LIFE_DAYS = 5.0
@@ -28,11 +29,11 @@ _SOLVE_EVERY = 3
 class Regression:
     """`K` features, a constant among them; the first is the last value. Mutated by `learn`."""
 
-    def __init__(self, setting: Setting, features: int, day_bins: int) -> None:
+    def __init__(self, setting: Setting, features: int) -> None:
         shape = (len(setting.horizons), len(setting.streams))
         self._horizons: NDArray[np.int64] = np.array(setting.horizons)
         self._each = np.arange(len(setting.horizons))
-        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * day_bins))
+        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace_bins(setting.calendar)))
         self._prior: Floats = np.zeros(features)
         self._prior[0] = 1.0
         self._gram: Floats = np.tile(np.eye(features) * RIDGE, (*shape, 1, 1))

@@ -23,7 +23,7 @@ from prewarm.selection.gate import Gate
 from prewarm.selection.members import NOBODY, Guests, Members
 from prewarm.series import Floats, Panel
 
-CORE = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0}
+CORE = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0, "ewma": 1.0}
 """Who always takes part in the blend, and with what share where nothing tells them apart."""
 FIT_STEP = 12
 """While a past is fitted, only every so many bins are forecast, to judge the members by."""
@@ -56,7 +56,6 @@ class Selector:
         streams, levels = len(setting.streams), np.array(setting.levels)
         self.members = Members(setting, guests)
         self.names = self.members.names
-        day_bins = self.members.day_bins
         shares = np.array([CORE.get(name, np.nan) for name in self.names])
         self._setting = setting
         self._rng = rng
@@ -66,16 +65,9 @@ class Selector:
             week_bins=week_bins(setting.calendar), levels=setting.levels, whole=setting.whole
         )
         self._last = self.names.index("last_value")
-        self._blend = Blend(shares, setting.horizons, levels, streams, day_bins)
+        self._blend = Blend(shares, setting)
         self._conformal = Conformal(streams, setting.horizons, self._rules)
-        self._gate = Gate(
-            len(self.names) + 2,
-            streams,
-            setting.horizons,
-            setting.levels,
-            waiting_to_idle,
-            day_bins,
-        )
+        self._gate = Gate(len(self.names) + 2, setting, waiting_to_idle)
         self._errors = Errors(streams, setting.levels)
         self.watch = ChangeWatch(streams)
         self._next: tuple[int, Floats] | None = None
