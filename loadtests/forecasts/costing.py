@@ -16,7 +16,7 @@ import numpy as np
 
 from loadtests.draws import stream
 from loadtests.errors import AskedError
-from loadtests.forecasts.report import Costs
+from loadtests.forecasts.costs import Costs
 from loadtests.study.pool import Told, each_in_a_process
 from prewarm.calendars import US, Calendar
 from prewarm.forecast import Setting

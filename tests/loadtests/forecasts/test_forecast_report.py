@@ -6,7 +6,8 @@ import re
 import pytest
 
 from loadtests.forecasts.cases import CASES, Case
-from loadtests.forecasts.report import Costs, Facts, markdown
+from loadtests.forecasts.costs import Costs
+from loadtests.forecasts.report import Facts, markdown
 from loadtests.forecasts.trails import Week
 from loadtests.forecasts.verdicts import Outcome, judged
 from prewarm.scores import StreamResult
