@@ -22,7 +22,7 @@ from loadtests.drawing import COLOURS, STYLED
 from prewarm.calendars import DAY_US, Calendar
 from prewarm.series import Floats
 
-BINS_DRAWN_MAX = 1500
+BINS_DRAWN_MAX = 1000
 NOBODY = "#f2f2f2"
 BAND, MEDIAN, ACTUAL = "#56B4E9", "#0072B2", "#333333"
 MISS90, MISS95 = "#E69F00", "#D55E00"
