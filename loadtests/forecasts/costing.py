@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from prewarm.selection.selector import Selector
 
 from loadtests.draws import stream
 from loadtests.errors import AskedError
@@ -23,6 +22,7 @@ from prewarm.calendars import US, Calendar
 from prewarm.forecast import Setting
 from prewarm.forecasters.libraries import HEAVY
 from prewarm.forecasters.paths import DAILY, FitRequest
+from prewarm.selection.selector import Selector
 from prewarm.series import Floats, Panel
 
 WIDTH_US = 300 * US
