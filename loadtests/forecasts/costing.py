@@ -16,7 +16,7 @@ import numpy as np
 
 from loadtests.draws import stream
 from loadtests.errors import AskedError
-from loadtests.forecasts.report import Costs
+from loadtests.forecasts.costs import Costs
 from loadtests.study.pool import Told, each_in_a_process
 from prewarm.calendars import US, Calendar
 from prewarm.forecast import Setting
@@ -31,7 +31,7 @@ BINS = 14 * DAY_BINS
 FLEET = 500
 HORIZONS = (2, 4, 12, 48)
 """10 min to 4 h."""
-TIMED_BINS = 200
+TIMED_BINS = 50
 
 
 class Measured(NamedTuple):

@@ -16,6 +16,7 @@ from loadtests.forecasts.cases import (
     SHORT_AGAINST_LAST,
     WORST_WEEK_Q90,
 )
+from loadtests.forecasts.costs import Costs, cost_lines
 from loadtests.forecasts.document import told_of_all
 from loadtests.forecasts.findings import (
     COSTS,
@@ -35,22 +36,6 @@ SHARES_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """Measured in a process of its own on one core."""
-
-    one_update_ms: float
-    one_horizons: int
-    fleet_streams: int
-    fleet_bins: int
-    fleet_fit_s: float
-    fleet_update_ms: float
-    fleet_rss_mb: float
-    fit_s: dict[str, float]
-    """Of each slow library, on one stream of two weeks of 5-minute bins."""
-    failed: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     cpu: str
     cores: int
@@ -67,6 +52,7 @@ class Facts:
 
 def markdown(outcomes: Sequence[Outcome], costs: Costs | None, facts: Facts) -> str:
     verdicts = [one for outcome in outcomes for one in judged(outcome)]
+    verdicts += costs.judged() if costs else []
     sections = (
         _head(facts),
         _targets(verdicts),
@@ -76,7 +62,7 @@ def markdown(outcomes: Sequence[Outcome], costs: Costs | None, facts: Facts) -> 
         _choice(outcomes),
         _lost(outcomes),
         _weeks(outcomes),
-        _costs(costs),
+        cost_lines(costs),
         _data(outcomes),
         _plots(outcomes),
         _failed(facts),
@@ -294,40 +280,6 @@ def _weeks(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 # --- the rest
-
-
-def _costs(costs: Costs | None) -> Iterator[str]:
-    yield "## What it costs"
-    yield ""
-    if costs is None:
-        yield "Not measured."
-        yield ""
-        return
-    yield "Each in a process of its own, bound to one core."
-    yield ""
-    yield from heads(("what", "found", "aimed at"))
-    fleet = f"{costs.fleet_streams} models x {costs.fleet_bins} bins"
-    yield row(
-        [
-            f"update and forecast of one model, {costs.one_horizons} horizons",
-            f"{costs.one_update_ms:.3f} ms",
-            "1 ms",
-        ]
-    )
-    yield row([f"refit of {fleet}, the default set", f"{costs.fleet_fit_s:.1f} s", "60 s"])
-    yield row([f"peak memory of that, {fleet}", f"{costs.fleet_rss_mb:.0f} MB", "1000 MB"])
-    yield row(
-        [
-            f"update and forecast of {costs.fleet_streams} models",
-            f"{costs.fleet_update_ms:.1f} ms",
-            "–",
-        ]
-    )
-    for name, took_s in costs.fit_s.items():
-        yield row([f"fit of one model by `{name}`, in the background", f"{took_s:.1f} s", "–"])
-    for name, why in costs.failed.items():
-        yield row([f"fit of one model by `{name}`", why, "–"])
-    yield ""
 
 
 def _data(outcomes: Sequence[Outcome]) -> Iterator[str]:

@@ -64,6 +64,10 @@ def judged(outcome: Outcome) -> Iterator[Verdict]:
         if not case.short:
             yield _below("WAPE ÷ best simple ≤ 1", where, field.against_best_wape, 1.0)
         yield from _held(field, where)
+        if not case.short and not isnan(field.ours.score.worst_week_q90):
+            worst = field.ours.score.worst_week_q90
+            what = "worst week of q90 ≥ 80 %"
+            yield Verdict(what, where, percent(worst), WORST_WEEK_Q90 - worst)
 
 
 def _below(what: str, where: str, found: float, most: float) -> Verdict:
@@ -79,6 +83,3 @@ def _held(field: Field, where: str) -> Iterator[Verdict]:
         ):
             beyond = abs(share - level) - COVERAGE_SLACK
             yield Verdict(f"{name} holds within ± 2 points", where, percent(share), beyond)
-    if not isnan(score.worst_week_q90):
-        beyond = WORST_WEEK_Q90 - score.worst_week_q90
-        yield Verdict("worst week of q90 ≥ 80 %", where, percent(score.worst_week_q90), beyond)

@@ -1,11 +1,13 @@
 """The written report: targets judged, losses named, tables that are whole."""
 
+import dataclasses
 import re
 
 import pytest
 
 from loadtests.forecasts.cases import CASES, Case
-from loadtests.forecasts.report import Costs, Facts, markdown
+from loadtests.forecasts.costs import Costs
+from loadtests.forecasts.report import Facts, markdown
 from loadtests.forecasts.trails import Week
 from loadtests.forecasts.verdicts import Outcome, judged
 from prewarm.scores import StreamResult
@@ -99,6 +101,13 @@ def test_a_report_names_what_is_missed_and_lost() -> None:
     assert "- Odd: no such column" in text
     assert "| refit of 500 models x 4032 bins, the default set | 41.0 s | 60 s |" in text
     assert "| fit of one model by `mstl` | not installed | – |" in text
+
+
+def test_what_costs_too_much_is_a_target_missed() -> None:
+    one = outcome(NAMED, stream("a", GOOD))
+    text = markdown([one], dataclasses.replace(COSTS, fleet_fit_s=81.4), facts())
+    assert "| refit on one core ≤ 60 s | 500 models x 4032 bins | **81.4** |" in text
+    assert "| update of one model ≤ 1 ms | 1 | 1 | 4 horizons: 0.4 |" in text
 
 
 def test_few_bins_come_with_an_interval() -> None:
