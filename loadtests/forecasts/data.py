@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from prewarm.history_panels import read_demand
 
 from gateway import state_dir
 from loadtests.errors import AskedError, no_such
@@ -18,6 +17,7 @@ from loadtests.trace_places import GENERATED
 from placement.catalog import Catalog
 from placement.catalog_file import load_catalog
 from prewarm.calendars import US, Calendar
+from prewarm.history_panels import read_demand
 from prewarm.series import Panel, Target
 from prewarm.traces.lenient import read_panel
 from prewarm.traces.records import Counts

@@ -57,11 +57,12 @@ class Conformal:
             step = STEP_OWN * short + STEP_ALL * short.sum(axis=0) / seen
             self._stretch[:, place] += self._outward * step
 
-    def correct(self, now: int, raw: Floats) -> Floats:
-        """The forecast with its bands stretched. Shape S x H x L."""
+    def correct(self, now: int, raw: Floats, widening: Floats) -> Floats:
+        """The forecast with its bands stretched; `widening`, of shape S, is for now, and on top.
+        Shape S x H x L."""
         bounded = np.clip(self._stretch, np.log(NARROWEST), np.log(WIDEST))
         median = raw[..., self._median, None]
-        found = median + (raw - median) * np.exp(bounded)
+        found = median + (raw - median) * np.exp(bounded) * widening[:, None, None]
         self.clipped += ((bounded != self._stretch) | (found < 0)).any(axis=-1)
         # Beyond the bounds it would take as long to come back as it took to go there.
         self._stretch = bounded

@@ -101,7 +101,7 @@ class Members:
             guest.update(values)
 
     def quantiles(self) -> Floats:
-        """Shape E x S x H x L. Who has nothing to say repeats the last value; NaN before the first."""
+        """Shape E x S x H x L. Who has nothing to say repeats the last value; NaN before one."""
         like = self._analogs.quantiles(self.past, self._bases, rooted(self.unit))
         found = [unrooted(np.stack(like))]
         for group in self._groups:

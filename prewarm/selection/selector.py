@@ -15,7 +15,7 @@ from prewarm.change import ChangeWatch, Errors
 from prewarm.events import Uplift
 from prewarm.forecast import Setting
 from prewarm.prior import Prior
-from prewarm.scoring import Rules, week_bins
+from prewarm.scoring import Rules, at_level, week_bins
 from prewarm.selection.analogs import KINDS
 from prewarm.selection.blend import Blend
 from prewarm.selection.conformal import Conformal
@@ -25,7 +25,7 @@ from prewarm.series import Floats, Panel
 
 CORE = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0, "ewma": 1.0}
 """Who always takes part in the blend, and with what share where nothing tells them apart."""
-FIT_STEP = 12
+FIT_STEP = 24
 """While a past is fitted, only every so many bins are forecast, to judge the members by."""
 
 
@@ -98,26 +98,25 @@ class Selector:
 
     def update(self, values: Floats) -> None:
         """The next bin. Shape S; NaN is a hole."""
-        usual = self._without_events(values)
+        now = self.members.past.now + 1
+        usual = self._without_events(now, values)
         self.members.update(usual)
-        now = self.members.past.now
         self._notice(now, usual)
         self._blend.learn(now, usual, self.members.unit)
         self._conformal.learn(now, usual, self._rng.random(len(usual)))
         self._gate.learn(now, usual)
         if self._prior is not None:
-            self._prior.update(usual)
+            self._prior.update(usual, self._launches(now))
 
     def predict(self) -> Floats:
         """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past."""
         now = self.members.past.now
         each = self.each = self.members.quantiles()
         raw = self._blend.mix(now, each)
-        found = self._conformal.correct(now, raw)
-        found = self._widened(found)
+        found = self._conformal.correct(now, raw, self.watch.widening())
         self._gate.tell(now, np.concatenate([each[self._last][None], found[None], each]))
         self._next = (now, found)
-        return self._with_events(now, self._with_prior(found))
+        return self._with_events(now, self._with_prior(now, found))
 
     def standings(self) -> dict[str, Standing]:
         """The scoreboard: every member, and "blend"."""
@@ -137,32 +136,43 @@ class Selector:
         found["blend"] = Standing(whole, whole * np.nan, costs[1], beats[1])
         return found
 
-    def _without_events(self, values: Floats) -> Floats:
+    def _without_events(self, now: int, values: Floats) -> Floats:
         if self._uplift is None:
             return values
-        factors = self._uplift.factors(self.members.past.now + 1)
-        return values / factors
+        if (forecast := self._forecast_of(now)) is not None:
+            self._uplift.observe(now, values, at_level(forecast, self._setting.levels, 0.5))
+        without: Floats = values / self._uplift.factors(now)
+        return without
 
     def _with_events(self, now: int, found: Floats) -> Floats:
         if self._uplift is None:
             return found
         factors = [self._uplift.factors(now + ahead) for ahead in self._setting.horizons]
-        return found * np.stack(factors, axis=1)[..., None]
+        raised: Floats = found * np.stack(factors, axis=1)[..., None]
+        return raised
 
-    def _with_prior(self, found: Floats) -> Floats:
+    def _with_prior(self, now: int, found: Floats) -> Floats:
+        """A stream of little past leans on what is expected of it."""
         if self._prior is None:
             return found
         weight = self._prior.weight()[:, None, None]
-        prior = self._prior.quantiles()
+        launches = [self._launches(now + ahead) for ahead in self._setting.horizons]
+        median = at_level(found, self._setting.levels, 0.5)
+        prior = self._prior.quantiles(median, np.stack(launches, axis=1))
         return np.where(np.isnan(found), prior, weight * found + (1 - weight) * prior)
 
-    def _notice(self, now: int, usual: Floats) -> None:
-        """Shifts of level: what the members' records said of the old level says little now."""
-        if self._next is None or self._next[0] + self._setting.horizons[0] != now:
-            return
-        z = self._errors.standardised(usual, self._next[1][:, 0])
-        self.watch.update(z)
+    def _launches(self, index: int) -> Floats:
+        if self._uplift is None:
+            return np.full(len(self._setting.streams), np.nan)
+        return self._uplift.launches(index)
 
-    def _widened(self, found: Floats) -> Floats:
-        """Bands are wider for a while after a level has shifted."""
-        return found
+    def _notice(self, now: int, usual: Floats) -> None:
+        """Misses and shifts of level, after which bands are wider for a while."""
+        if (forecast := self._forecast_of(now)) is not None:
+            self.watch.update(self._errors.standardised(usual, forecast))
+
+    def _forecast_of(self, now: int) -> Floats | None:
+        """What was last said of this bin, events left out, if it was said. Shape S x L."""
+        if self._next is None or self._next[0] + self._setting.horizons[0] != now:
+            return None
+        return self._next[1][:, 0]
