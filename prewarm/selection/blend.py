@@ -17,6 +17,8 @@ from prewarm.selection.pace import pace_bins
 from prewarm.series import Bools, Floats
 
 HALF_LIFE_DAYS = 1.0
+HALF_LIFE_HORIZONS = 12.0
+"""At least: forecasts that overlap err alike, so that of far ones it takes longer to learn."""
 SHARPNESS = 40.0
 """A member with a fortieth more loss than the best weighs 1/e of it."""
 DOUBT = 0.02
@@ -45,7 +47,9 @@ class Blend:
         self._core: Bools = ~np.isnan(shares)
         self._horizons = setting.horizons
         self._levels = levels
-        self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace))
+        ahead = np.array(setting.horizons)
+        half_life = np.maximum(HALF_LIFE_DAYS * pace, HALF_LIFE_HORIZONS * ahead)
+        self._forget = (0.5 ** (1 / half_life))[:, None]
         self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * pace))
         self._told: deque[_Told] = deque()
         self.losses: Floats = np.zeros(shape)

@@ -21,7 +21,7 @@ STEP_ALL = 0.01
 """By how much, in logs, the bands of a horizon grow where all streams miss a sure thing."""
 STEP_OWN = 0.01
 """The same for a stream's own misses."""
-NARROWEST, WIDEST = 1 / 1.3, 2.0
+NARROWEST, WIDEST = 1 / 1.35, 2.0
 """Bands that are too wide cost little; those that are too narrow keep somebody waiting."""
 
 
@@ -55,6 +55,8 @@ class Conformal:
             short = np.where(np.isnan(u), 0.0, self._levels - (u <= self._levels))
             seen = max(int((~np.isnan(u)).sum()), 1)
             step = STEP_OWN * short + STEP_ALL * short.sum(axis=0) / seen
+            # Of far horizons the answer comes late, and overlapping forecasts miss together.
+            step /= ahead**0.5
             self._stretch[:, place] += self._outward * step
 
     def correct(self, now: int, raw: Floats, widening: Floats) -> Floats:
