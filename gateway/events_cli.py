@@ -1,7 +1,7 @@
 """`warmtide events`: announce what will change the demand, list it, take it back. An edge.
 
 In: command line, the state directory, the catalog of its gateway if one runs. Out: a changed file
-of events, which a running gateway reads by itself; a table or one JSON document.
+of events, which forecasts read; a table or one JSON document.
 Never: writes the catalog's file; takes a name for a model that nobody could look up without saying.
 """
 
@@ -51,7 +51,7 @@ def add(
     state_dir_: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Announce an event. A running gateway takes it up by itself."""
+    """Announce an event to the forecasts."""
     from gateway.event_input import Given, event_of
     from prewarm.events import occasion
 

@@ -239,7 +239,7 @@ class ForecastPolicy(Frozen, frozen=True, kw_only=True):
     country: str = ""
     """ISO code, for public holidays. Empty: none."""
     forecasters: tuple[str, ...] = ()
-    """Who takes part. Empty: those that are built in."""
+    """Who takes part beside those that are built in: plug-ins, by name."""
     heavy: tuple[str, ...] = ("prophet", "mstl")
     """Who takes part of those that fit for seconds, in a process of their own."""
     events: tuple[DemandEvent, ...] = ()

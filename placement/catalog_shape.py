@@ -274,7 +274,7 @@ class ForecastEntry(Entry):
     country: Country | None = None
     """ISO code of the country whose public holidays count: `DE`. Default none."""
     forecasters: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
-    """Names of the forecasters that take part. Default: all that are built in."""
+    """Names of forecasters of other packages that take part beside the built-in ones."""
     heavy: HeavyOnes | None = None
     """Forecasters that fit for seconds: on, off, or some of `[prophet, mstl]`. Default on."""
     events: Annotated[list[EventEntry], Field(max_length=1000)] = []

@@ -17,11 +17,7 @@ from placement.clock import US, monotonic_us
 from prewarm.events import Uplift
 from prewarm.forecast import Setting
 from prewarm.forecasters.background import InPlace
-from prewarm.forecasters.paths import PathForecaster
-from prewarm.forecasters.plugins import Made, forecaster_named
-from prewarm.forecasters.refits import Fitted, refit
-from prewarm.forecasters.registry import POINTS
-from prewarm.past import Past
+from prewarm.forecasters.guests import House
 from prewarm.scores import Backtest, HorizonResult, Score, StreamResult
 from prewarm.scoring import (
     SCORED_REQUESTS_MIN,
@@ -33,7 +29,6 @@ from prewarm.scoring import (
     week_bins,
     worst_week_of_all,
 )
-from prewarm.selection.members import Guests
 from prewarm.selection.selector import Selector
 from prewarm.series import Bools, Floats, Panel
 
@@ -83,43 +78,6 @@ def backtest(
     return run.found(), run.trail() if ask.keep else None
 
 
-class _Slow:
-    """The slow forecasters among the guests, fitted in place."""
-
-    def __init__(self, ask: Ask, horizons: Setting) -> None:
-        asked = [name for name in ask.forecasters if name not in POINTS]
-        made = {name: forecaster_named(name)(horizons) for name in asked}
-        self._made = made
-        self._paths = {n: m for n, m in made.items() if isinstance(m, PathForecaster)}
-        self._fits = InPlace()
-        self._country = ask.country
-        self.fitted_s: dict[str, list[float]] = {}
-        self.guests = Guests(
-            points={n: m for n, m in made.items() if not _whole(m)},  # type: ignore[misc]
-            whole={n: m for n, m in made.items() if _whole(m)},  # type: ignore[misc]
-            refit=self._refit,
-        )
-
-    def staleness_bins(self, now: int) -> dict[str, int]:
-        ages = {name: path.staleness_bins(now) for name, path in self._paths.items()}
-        return {name: age for name, age in ages.items() if age is not None}
-
-    def troubles(self) -> dict[str, str]:
-        found = {name: getattr(made, "trouble", "") for name, made in self._made.items()}
-        return {name: trouble for name, trouble in found.items() if trouble}
-
-    def _refit(self, past: Past) -> None:
-        # Events are taken out of the past before anyone sees it: none are left to tell of.
-        for one in refit(self._paths, past, self._fits, self._country):
-            if isinstance(one, Fitted):
-                self.fitted_s.setdefault(one.path.forecaster, []).append(one.fit_s)
-
-
-def _whole(made: Made) -> bool:
-    """Whether it names quantiles of its own."""
-    return not hasattr(made, "points")
-
-
 class _Run:
     def __init__(self, panel: Panel, ask: Ask) -> None:
         self._panel, self._ask = panel, ask
@@ -130,7 +88,7 @@ class _Run:
             whole=panel.whole,
         )
         rng = np.random.default_rng(ask.seed)
-        self._slow = _Slow(ask, setting)
+        self._slow = House(ask.forecasters, setting, InPlace(), ask.country)
         uplift = Uplift(panel.calendar, panel.streams, ask.events) if ask.events else None
         self._selector = Selector(
             setting,
@@ -158,14 +116,15 @@ class _Run:
             whole=panel.whole,
             waiting_to_idle=ask.waiting_to_idle,
         )
-        self._spent_us: list[int] = []
+        self._spent_us: list[tuple[int, int]] = []
         self._ages: dict[str, list[int]] = {}
 
     def step(self, at: int) -> None:
         began_us = monotonic_us()
         self._selector.update(self._panel.values[at])
+        learnt_us = monotonic_us()
         ours = self._selector.predict()
-        self._spent_us.append(monotonic_us() - began_us)
+        self._spent_us.append((learnt_us - began_us, monotonic_us() - learnt_us))
         if at == self._first:
             self._clipped = self._selector.clipped.copy()
         each, weights = self._selector.each, self._selector.weights
@@ -182,8 +141,8 @@ class _Run:
 
     def found(self) -> Backtest:
         width_s = self._panel.calendar.width_us / US
-        spent_ms = np.array(self._spent_us[self._first :] or [0]) / 1000
-        learning_s = sum(self._spent_us[: self._first]) / US
+        update_ms, predict_ms = np.mean(self._spent_us[self._first :] or [(0, 0)], axis=0) / 1000
+        learning_s = sum(update_us for update_us, _ in self._spent_us[: self._first]) / US
         return Backtest(
             width_s=int(width_s),
             first_scored=self._first,
@@ -192,7 +151,8 @@ class _Run:
                 OURS: learning_s,
                 **{n: sum(s) / len(s) for n, s in self._slow.fitted_s.items()},
             },
-            update_ms=float(spent_ms.mean()),
+            update_ms=float(update_ms),
+            predict_ms=float(predict_ms),
             staleness_s={
                 name: float(np.mean(self._ages.get(name, [0]))) * width_s for name in self.names
             },

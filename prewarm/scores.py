@@ -66,7 +66,9 @@ class Backtest(Frozen, frozen=True, kw_only=True):
     fit_s: dict[str, float]
     """Seconds that each forecaster took to fit, once, all streams together."""
     update_ms: float
-    """Milliseconds of one update and prediction, all streams together, on average."""
+    """Milliseconds to learn a bin, all streams together, on average."""
+    predict_ms: float
+    """The same to forecast."""
     staleness_s: dict[str, float]
     """How old a forecaster's fit was on average; 0 for those that learn with every bin."""
     worst_weeks_q90: tuple[float, ...] = ()

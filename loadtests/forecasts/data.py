@@ -14,9 +14,11 @@ from loadtests.errors import AskedError, no_such
 from loadtests.generator import generate_counts
 from loadtests.spans import span_us
 from loadtests.trace_places import GENERATED
-from placement.catalog import Catalog
+from placement.catalog import Catalog, DemandEvent
 from placement.catalog_file import load_catalog
 from prewarm.calendars import US, Calendar
+from prewarm.event_file import Announced
+from prewarm.events import merged
 from prewarm.history_panels import read_demand
 from prewarm.series import Panel, Target
 from prewarm.traces.lenient import read_panel
@@ -49,7 +51,9 @@ class Data(NamedTuple):
     notes: dict[str, tuple[str, ...]]
     """Per stream, what was wrong and what became of it."""
     catalog: Catalog = NO_CATALOG
-    """Whose prices hold."""
+    """Whose prices hold, and whose forecasters take part."""
+    events: tuple[DemandEvent, ...] = ()
+    """Of the catalog, and announced by command."""
 
 
 def data_of(source: Source) -> Data:
@@ -86,7 +90,8 @@ def _of_history(source: Source) -> Data:
         found = read_demand(path, target, catalog, width_s=width_us // US, zone=zone)
     except ValueError as error:
         raise AskedError(f"--bin {source.width}: {error}") from None
-    return Data(f"history of {folder}", RECORDED, found.panel, found.notes, catalog)
+    events = merged(catalog.forecast.events, Announced(folder).events())
+    return Data(f"history of {folder}", RECORDED, found.panel, found.notes, catalog, events)
 
 
 def catalog_of(given: Path | None, card: state_dir.Card | None) -> Catalog:

@@ -64,6 +64,7 @@ def document(trial: Trial) -> Document:
         "lost": [_loss(one) for one in losses(found, trial.table)],
         "fit_s": found.fit_s,
         "update_ms": found.update_ms,
+        "predict_ms": found.predict_ms,
         "staleness_s": found.staleness_s,
         "notes": told_of_all(trial),
     }
@@ -84,7 +85,7 @@ def told_of_all(trial: Trial) -> list[str]:
 
 
 def _stream(one: StreamResult, trial: Trial) -> Document:
-    """`fit_s` and `update_ms` are a stream's share of what all of them took together."""
+    """`fit_s` and the milliseconds are a stream's share of what all of them took together."""
     count = len(trial.found.streams)
     return {
         "stream": one.stream,
@@ -96,6 +97,7 @@ def _stream(one: StreamResult, trial: Trial) -> Document:
         ],
         "fit_s": sum(trial.found.fit_s.values()) / count,
         "update_ms": trial.found.update_ms / count,
+        "predict_ms": trial.found.predict_ms / count,
     }
 
 

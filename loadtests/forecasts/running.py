@@ -66,7 +66,7 @@ def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
         forecasters=_competing(given.also),
         keep=keep,
         seed=given.source.seed,
-        events=data.catalog.forecast.events,
+        events=data.events,
         country=data.catalog.forecast.country,
     )
 

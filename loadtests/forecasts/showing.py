@@ -15,10 +15,15 @@ from loadtests.forecasts.data import Data
 from loadtests.forecasts.files import Drawing
 from loadtests.forecasts.outlook import Outlook, Said, horizons_of_a_day, rows_of
 from prewarm.calendars import DAY_US, US
+from prewarm.events import Uplift
 from prewarm.forecast import Setting
+from prewarm.forecasters.background import InPlace
+from prewarm.forecasters.guests import House
+from prewarm.forecasters.plugins import UnknownForecasterError
+from prewarm.prior import Prior, hints_of
 from prewarm.selection.gate import PRICE_FACTORS
 from prewarm.selection.selector import Selector, Standing
-from prewarm.series import Floats, Panel
+from prewarm.series import Floats, Panel, Target
 
 WATCHED_DAYS = 4
 """The right to act is a matter of the last days."""
@@ -44,7 +49,7 @@ def next_day(
         horizons=horizons_of_a_day(panel.calendar.width_us),
         whole=panel.whole,
     )
-    selector = Selector(setting, stream(seed, "pit"), waiting_to_idle=price)
+    selector = _selector(data, setting, target, price, seed)
     quantiles = _gone_through(selector, panel, shown)
     newest = len(panel) - 1
     outlook = Outlook(
@@ -59,6 +64,25 @@ def next_day(
         notes=data.notes.get(model, ()),
     )
     return Shown(outlook, panel)
+
+
+def _selector(data: Data, setting: Setting, target: str, price: float, seed: int) -> Selector:
+    """With what the catalog knows: announced events, what is expected of a new model, guests."""
+    catalog, calendar = data.catalog, setting.calendar
+    known = hints_of(catalog.models, setting.streams, calendar.width_us)
+    try:
+        guests = House(catalog.forecast.forecasters, setting, InPlace(), catalog.forecast.country)
+    except UnknownForecasterError as error:
+        raise AskedError(f"forecast.forecasters in the catalog: {error}") from error
+    return Selector(
+        setting,
+        stream(seed, "pit"),
+        waiting_to_idle=price,
+        guests=guests.guests,
+        uplift=Uplift(calendar, setting.streams, data.events) if data.events else None,
+        # What is expected of a model is said in requests.
+        prior=Prior(setting, known) if target == Target.REQUESTS and catalog.models else None,
+    )
 
 
 def drawing() -> Drawing:

@@ -65,7 +65,8 @@ class Conformal:
         bounded = np.clip(self._stretch, np.log(NARROWEST), np.log(WIDEST))
         median = raw[..., self._median, None]
         found = median + (raw - median) * np.exp(bounded) * widening[:, None, None]
-        self.clipped += ((bounded != self._stretch) | (found < 0)).any(axis=-1)
+        clipped = (bounded != self._stretch) | ((found < 0) & (raw > 0))
+        self.clipped += clipped.any(axis=-1)
         # Beyond the bounds it would take as long to come back as it took to go there.
         self._stretch = bounded
         found = np.sort(np.maximum(found, 0.0), axis=-1)

@@ -43,6 +43,7 @@ EDGES = {
     "prewarm.event_file",
     "prewarm.forecasters.background",
     "prewarm.forecasters.fit_process",
+    "prewarm.forecasters.guests",
     "prewarm.forecasters.libraries",
     "prewarm.forecasters.plugins",
     "prewarm.history",

@@ -57,6 +57,7 @@ def found(*streams: StreamResult) -> Backtest:
         streams=streams,
         fit_s={"ewma": 0.5, "day": 0.25},
         update_ms=0.5,
+        predict_ms=0.7,
         staleness_s={"ewma": 0.0, "day": 0.0},
     )
 

@@ -43,11 +43,13 @@ def facts(**changes: object) -> Facts:
 
 COSTS = Costs(
     one_update_ms=0.4,
+    one_predict_ms=0.7,
     one_horizons=4,
     fleet_streams=500,
     fleet_bins=4032,
     fleet_fit_s=41.0,
     fleet_update_ms=9.0,
+    fleet_predict_ms=90.0,
     fleet_rss_mb=512.0,
     fit_s={"prophet": 1.5},
     failed={"mstl": "not installed"},
