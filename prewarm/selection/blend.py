@@ -72,7 +72,7 @@ class Blend:
         self.losses *= self._forget
         self._long *= self._forget_guests
         self._core_long *= self._forget_guests
-        measured = np.where(np.isnan(values), np.nan, values) / unit
+        measured = values / unit
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is not None:
                 loss = self._loss(measured, told.members[:, :, place] / unit[:, None])
@@ -107,8 +107,7 @@ class Blend:
         return np.sort(mixed, axis=-1), weights
 
     def _loss(self, values: Floats, quantiles: Floats) -> Floats:
-        """Pinball losses; none at a hole. Shapes S, ... x S x L."""
-        seen = ~np.isnan(values)[:, None]
-        off = np.where(seen, values[:, None], 0.0) - quantiles
+        """Pinball losses; none at a hole, or where nothing was forecast. Shapes S, ... x S x L."""
+        off = values[:, None] - quantiles
         loss = np.maximum(self._levels * off, (self._levels - 1) * off)
-        return np.where(seen, loss, 0.0)
+        return np.where(np.isnan(off), 0.0, loss)

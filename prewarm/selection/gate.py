@@ -62,15 +62,15 @@ class Gate:
         while self._told and self._told[0].bin < now - self._horizons[-1]:
             self._told.popleft()
         due = {told.bin: told for told in self._told}
-        seen = ~np.isnan(values)
         self.costs *= self._forget
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is None:
                 continue
-            off = np.where(seen, values, 0.0)[:, None] - told.bought[:, :, place]
+            off = values[:, None] - told.bought[:, :, place]
+            known = ~np.isnan(off)
             cost = np.where(off > 0, self._prices * off, -off)
-            self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
-            self._tried[:, place] += seen
+            self.costs[:, :, place] += np.where(known, cost, 0.0)
+            self._tried[:, place] += known.all(axis=(0, 2))
         self._judge()
 
     def tell(self, now: int, quantiles: Floats) -> None:

@@ -97,7 +97,8 @@ class Selector:
                 self.predict()
 
     def update(self, values: Floats) -> None:
-        """The next bin. Shape S; NaN is a hole."""
+        """The next bin. Shape S; NaN is a hole, and so is what no count can be."""
+        values = np.where((values >= 0) & (values < np.inf), values, np.nan)
         now = self.members.past.now + 1
         usual = self._without_events(now, values)
         self.members.update(usual)
