@@ -19,6 +19,8 @@ from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
 HALF_LIFE_DAYS = 3.0
+ROUNDING = 1e-6
+"""Forecasts are made in single precision: what is off by less, of a value and a request, is not."""
 DEARER_TO_LOSE = 1.02
 """Once it acts it may be so much dearer before it loses the right: no flapping."""
 
@@ -62,12 +64,14 @@ class Gate:
         while self._told and self._told[0].bin < now - self._horizons[-1]:
             self._told.popleft()
         due = {told.bin: told for told in self._told}
-        seen = ~np.isnan(values)
         self.costs *= self._forget
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is None:
                 continue
-            off = np.where(seen, values, 0.0)[:, None] - told.bought[:, :, place]
+            # A stream without a past has no last value to be compared with.
+            seen = ~np.isnan(values) & ~np.isnan(told.bought[0, :, place, 0])
+            off = values[:, None] - told.bought[:, :, place]
+            off[np.abs(off) < ROUNDING * (1 + values[:, None])] = 0.0
             cost = np.where(off > 0, self._prices * off, -off)
             self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
             self._tried[:, place] += seen
