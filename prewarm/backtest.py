@@ -134,7 +134,8 @@ class _Run:
                 self._quantiles[0, row, :, place] = ours[:, place]
                 self._quantiles[1:, row, :, place] = each[:, :, place]
                 self._acted[row, :, place] = self._selector.acts[:, place]
-                self._chosen[row, :, place] = weights[:, :, place].argmax(axis=0)
+                heaviest = weights[:, :, place].argmax(axis=0)
+                self._chosen[row, :, place] = np.where(np.isnan(ours[:, place, -1]), -1, heaviest)
                 self._shares[:, :, place] += weights[:, :, place]
         for name, age in self._slow.staleness_bins(at).items():
             self._ages.setdefault(name, []).append(age)

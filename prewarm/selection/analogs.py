@@ -104,7 +104,7 @@ class Analogs:
                 unknown if kind.clock_hours else self._of(kind, near, points, unit)
                 for kind in KINDS
             ]
-        clock = _Sample(self, self._clock_ages(past))
+        clock = self._by_clock(past)
         return [self._of(kind, clock if kind.clock_hours else near, points, unit) for kind in KINDS]
 
     def _of(self, kind: Kind, sample: "_Sample", points: dict[str, Floats], unit: Floats) -> Floats:
@@ -118,14 +118,17 @@ class Analogs:
             if kind.shifted:  # an error shrinks with the level, and does not grow with it
                 values = now + (values - then) * np.minimum(now / then, 1)
         values = np.where(weights > 0, np.maximum(values, 0.0), 0.0)
-        return weighted_quantiles(values, weights, self._levels)
+        found = weighted_quantiles(values, weights, self._levels)
+        if kind.clock_hours:  # no bin near that hour was seen, or none so old is kept
+            found[~weights.any(axis=-1)] = np.nan
+        return found
 
     def _by_age(self, kind: Kind, sample: "_Sample") -> Floats:
         """Shape H x N."""
         weights: Floats = 0.5 ** (sample.ages / (kind.half_life_days * self._pace_bins))
         if kind.clock_hours:
             bins = kind.clock_hours * self._day_bins / 24
-            weights = weights * np.exp(-sample.off_clock(self._horizons, self._day_bins) / bins)
+            weights = weights * np.exp(-sample.off_clock / bins)
         return weights
 
     def _ages(self) -> Ints:
@@ -134,8 +137,8 @@ class Analogs:
         step = max(-(-(self._looked_at - ALL_BINS) // OLDER_BINS), 1)
         return np.concatenate([np.arange(min(oldest, ALL_BINS)), np.arange(ALL_BINS, oldest, step)])
 
-    def _clock_ages(self, past: Past) -> Ints:
-        """Shape H x N: bins near the time of day of the bin to come, of each of the past days."""
+    def _by_clock(self, past: Past) -> "_Sample":
+        """Bins near the local time of the bin to come, of each of the past days."""
         reach = max(self._day_bins // 8, 1)
         step = max(-(-(2 * reach + 1) * KEPT_DAYS // CLOCK_BINS), 1)
         around = np.arange(-reach, reach + 1, step)
@@ -144,14 +147,16 @@ class Analogs:
             target = past.now + ahead
             days = [past.calendar.bins_to(target, day) for day in range(1, KEPT_DAYS + 1)]
             rows.append((np.array(days)[:, None] - ahead + around).ravel())
-        return np.array(rows)
+        return _Sample(self, np.array(rows), np.tile(np.abs(around), KEPT_DAYS))
 
 
 class _Sample:
-    """Past bins that are looked at. `ages`, H x N, are counted back from the newest bin."""
+    """Past bins that are looked at. `ages`, H x N, are counted back from the newest bin;
+    `off_clock`, N, is how many bins their time of day is off from that of the bin to come."""
 
-    def __init__(self, analogs: Analogs, ages: Ints) -> None:
+    def __init__(self, analogs: Analogs, ages: Ints, off_clock: Ints | None = None) -> None:
         self.ages = ages
+        self.off_clock = np.zeros(ages.shape[1], np.int64) if off_clock is None else off_clock
         there = (ages >= 0) & (ages < min(analogs._bins, analogs._kept))
         self._place = (analogs._bins - 1 - ages) % analogs._kept
         self._analogs = analogs
@@ -163,9 +168,3 @@ class _Sample:
         each = np.arange(len(self.ages))[:, None]
         found: Singles = self._analogs._made[base][:, each, self._place]
         return found
-
-    def off_clock(self, horizons: Ints, day_bins: int) -> Floats:
-        """How many bins the time of day is off from that of the bin to come. Shape H x N."""
-        off = (self.ages + horizons[:, None]) % day_bins
-        nearest: Floats = np.minimum(off, day_bins - off).astype(np.float64)
-        return nearest

@@ -75,10 +75,12 @@ class Blend:
         measured = values / unit
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is not None:
-                loss = self._loss(measured, told.members[:, :, place] / unit[:, None])
+                # Where even the last value was unknown there was no forecast to be right or wrong.
+                known = np.where(np.isnan(told.core[:, place, -1]), np.nan, measured)
+                loss = self._loss(known, told.members[:, :, place] / unit[:, None])
                 self.losses[:, :, place] += loss
                 self._long[:, :, place] += loss.mean(axis=-1)
-                core = self._loss(measured, told.core[:, place] / unit[:, None])
+                core = self._loss(known, told.core[:, place] / unit[:, None])
                 self._core_long[:, place] += core.mean(axis=-1)
 
     def mix(self, now: int, quantiles: Floats) -> Floats:

@@ -19,6 +19,8 @@ from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
 HALF_LIFE_DAYS = 3.0
+ROUNDING = 1e-6
+"""Forecasts are made in single precision: what is off by less, of a value and a request, is not."""
 DEARER_TO_LOSE = 1.02
 """Once it acts it may be so much dearer before it loses the right: no flapping."""
 
@@ -66,11 +68,13 @@ class Gate:
         for place, ahead in enumerate(self._horizons):
             if (told := due.get(now - ahead)) is None:
                 continue
+            # A stream without a past has no last value to be compared with.
+            seen = ~np.isnan(values) & ~np.isnan(told.bought[0, :, place, 0])
             off = values[:, None] - told.bought[:, :, place]
-            known = ~np.isnan(off)
+            off[np.abs(off) < ROUNDING * (1 + values[:, None])] = 0.0
             cost = np.where(off > 0, self._prices * off, -off)
-            self.costs[:, :, place] += np.where(known, cost, 0.0)
-            self._tried[:, place] += known.all(axis=(0, 2))
+            self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
+            self._tried[:, place] += seen
         self._judge()
 
     def tell(self, now: int, quantiles: Floats) -> None:

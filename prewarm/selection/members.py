@@ -54,6 +54,7 @@ class Members:
         streams = len(setting.streams)
         self.past = Past(setting.calendar, streams)
         self._pace = pace_bins(setting.calendar)
+        self._shape = (streams, len(setting.horizons), len(setting.levels))
         self._guests = guests
         made = {name: make(setting) for name, make in POINTS.items()}
         self._points = {
@@ -102,6 +103,8 @@ class Members:
 
     def quantiles(self) -> Floats:
         """Shape E x S x H x L. Who has nothing to say repeats the last value; NaN before one."""
+        if self.past.now < 0:
+            return np.full((len(self.names), *self._shape), np.nan)
         like = self._analogs.quantiles(self.past, self._bases, rooted(self.unit))
         found = [unrooted(np.stack(like))]
         for group in self._groups:
@@ -110,7 +113,7 @@ class Members:
         found += [guest.predict()[None] for guest in self._guests.whole.values()]
         everyone = np.concatenate(found)
         last = everyone[self.names.index("last_value")]
-        return np.where(np.isnan(everyone), last, everyone)
+        return np.where(np.isnan(everyone) | np.isnan(last), last, everyone)
 
     def _stack(self, group: _Group) -> Floats:
         """Points of all streams, forecaster by forecaster. Shape (E x S) x H."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewarm.change import ChangeWatch, Errors
+from prewarm.cleaning import VALUE_MAX
 from prewarm.events import Uplift
 from prewarm.forecast import Setting
 from prewarm.prior import Prior
@@ -97,10 +98,11 @@ class Selector:
                 self.predict()
 
     def update(self, values: Floats) -> None:
-        """The next bin. Shape S; NaN is a hole, and so is what no count can be."""
-        values = np.where((values >= 0) & (values < np.inf), values, np.nan)
+        """The next bin. Shape S; NaN is a hole, and so is what cannot be: what is below 0, or above
+        `VALUE_MAX`."""
         now = self.members.past.now + 1
-        usual = self._without_events(now, values)
+        sound = (values >= 0) & (values <= VALUE_MAX)
+        usual = self._without_events(now, np.where(sound, values, np.nan))
         self.members.update(usual)
         self._notice(now, usual)
         self._blend.learn(now, usual, self.members.unit)

@@ -26,11 +26,12 @@ def weighted_quantiles(values: Singles | Floats, weights: Floats, levels: Floats
     packed = packed.reshape(rows, count)
     packed.sort(axis=-1)
     mass = np.cumsum((packed & np.uint64(0xFFFFFFFF)).astype(np.float64), axis=-1)
-    mass /= np.where(mass[:, -1:] > 0, mass[:, -1:], 1.0)
+    total = mass[:, -1:].copy()
+    mass /= np.where(total > 0, total, 1.0)
     # One search for all rows: row r's masses lie between r and r + 1.
     offset = np.arange(rows)[:, None]
     place = np.searchsorted((mass + offset).ravel(), (levels + offset).ravel())
-    place = np.minimum(place.reshape(rows, -1), (offset + 1) * count - 1)
+    place = np.minimum(place.reshape(rows, len(levels)), (offset + 1) * count - 1)
     found = (packed.ravel()[place] >> np.uint64(32)).astype(np.uint32).view(np.float32)
-    shaped: Floats = found.astype(np.float64).reshape(*values.shape[:-1], len(levels))
-    return shaped
+    known: Floats = np.where(total > 0, found.astype(np.float64), 0.0)
+    return known.reshape(*values.shape[:-1], len(levels))
