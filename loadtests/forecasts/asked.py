@@ -77,19 +77,23 @@ def _told(us: int) -> str:
 
 
 def first_scored(text: str, panel: Panel) -> int:
-    """In bins. Without a word: after eight days where that leaves a day, else after a third."""
+    """In bins, the number of all bins where none is left to score. Without a word: after eight days
+    where that leaves a day, else after a third."""
     width_us = panel.calendar.width_us
     span_of_all_us = len(panel) * width_us
     if not text.strip():
         enough = span_of_all_us >= WARM_UP_US + DAY_US
         return WARM_UP_US // width_us if enough else len(panel) // 3
     asked_us = span_us(text, "--score-from")
-    if asked_us >= span_of_all_us:
-        raise AskedError(
-            f"--score-from {text}: nothing is left to score, for the data ends after "
-            f"{_told(span_of_all_us)}"
-        )
-    return -(-asked_us // width_us)
+    return min(-(-asked_us // width_us), len(panel))
+
+
+def why_unscored(text: str, first: int, panel: Panel) -> tuple[str, ...]:
+    """A note for every stream where nothing is left to score."""
+    if first < len(panel):
+        return ()
+    ends = _told(len(panel) * panel.calendar.width_us)
+    return (f"nothing is left to score from {text.strip()} on, for the data ends after {ends}",)
 
 
 def chosen_streams(panel: Panel, names: str, busiest: int | None) -> Panel:

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from gateway.progress import Steps
 from loadtests.errors import AskedError
-from loadtests.forecasts.asked import chosen_streams, first_scored, horizons_of, names_of
+from loadtests.forecasts.asked import (
+    chosen_streams,
+    first_scored,
+    horizons_of,
+    names_of,
+    why_unscored,
+)
 from loadtests.forecasts.data import Data, Source, data_of
 from loadtests.forecasts.document import Trial
 from loadtests.forecasts.files import Drawing, Files
@@ -59,9 +65,11 @@ def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
     panel = data.panel
     horizons = horizons_of(given.horizons, panel.calendar.width_us)
     price = given.waiting_to_idle or data.catalog.policy.waiting_to_idle
+    first = first_scored(given.score_from, panel)
+    unscored = why_unscored(given.score_from, first, panel)
     ask = Ask(
         horizons=tuple(horizon.bins for horizon in horizons),
-        score_from=first_scored(given.score_from, panel),
+        score_from=first,
         waiting_to_idle=price,
         forecasters=_competing(given.also),
         keep=keep,
@@ -81,7 +89,7 @@ def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
         name=data.name,
         demand=data.demand,
         panel=panel,
-        notes=data.notes,
+        notes={name: (*data.notes.get(name, ()), *unscored) for name in panel.streams},
         horizons=horizons,
         waiting_to_idle=price,
         seed=given.source.seed,

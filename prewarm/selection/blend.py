@@ -18,7 +18,7 @@ from prewarm.series import Bools, Floats
 
 HALF_LIFE_DAYS = 1.0
 HALF_LIFE_HORIZONS = 12.0
-"""At least: forecasts that overlap err alike, so that of far ones it takes longer to learn."""
+"""Up to twice the above: forecasts that overlap err alike, so far ones take longer to learn."""
 SHARPNESS = 40.0
 """A member with a fortieth more loss than the best weighs 1/e of it."""
 DOUBT = 0.02
@@ -48,7 +48,8 @@ class Blend:
         self._horizons = setting.horizons
         self._levels = levels
         ahead = np.array(setting.horizons)
-        half_life = np.maximum(HALF_LIFE_DAYS * pace, HALF_LIFE_HORIZONS * ahead)
+        usual = HALF_LIFE_DAYS * pace
+        half_life = np.clip(HALF_LIFE_HORIZONS * ahead, usual, 2 * usual)
         self._forget = (0.5 ** (1 / half_life))[:, None]
         self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * pace))
         self._told: deque[_Told] = deque()
@@ -108,8 +109,7 @@ class Blend:
         return np.sort(mixed, axis=-1), weights
 
     def _loss(self, values: Floats, quantiles: Floats) -> Floats:
-        """Pinball losses; none at a hole. Shapes S, ... x S x L."""
-        seen = ~np.isnan(values)[:, None]
-        off = np.where(seen, values[:, None], 0.0) - quantiles
+        """Pinball losses; none at a hole, or where nothing was forecast. Shapes S, ... x S x L."""
+        off = values[:, None] - quantiles
         loss = np.maximum(self._levels * off, (self._levels - 1) * off)
-        return np.where(seen, loss, 0.0)
+        return np.where(np.isnan(off), 0.0, loss)

@@ -9,7 +9,7 @@ from prewarm.calendars import DAY_US, US, Calendar
 LONGEST = 288
 """The bins of a day of five minutes."""
 SHORT_US = 60 * US
-SHORTEST = 24
+SHORTEST = 12
 
 
 def day_bins(calendar: Calendar) -> int:

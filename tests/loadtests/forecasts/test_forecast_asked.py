@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from loadtests.errors import AskedError
-from loadtests.forecasts.asked import Horizon, chosen_streams, first_scored, horizons_of, names_of
+from loadtests.forecasts.asked import (
+    Horizon,
+    chosen_streams,
+    first_scored,
+    horizons_of,
+    names_of,
+    why_unscored,
+)
 from prewarm.calendars import US, Calendar
 from prewarm.series import Panel
 
@@ -60,8 +67,13 @@ def test_scoring_begins_after_eight_days_or_a_third_of_less() -> None:
     assert first_scored("", panel(1)) == 0
     assert first_scored("20m", panel(360, 10 * US)) == 120
     assert first_scored("15m", panel(144)) == 2  # the bin that is begun belongs to the past
-    with pytest.raises(AskedError, match="nothing is left to score, for the data ends after 1d"):
-        first_scored("8d", panel(144))
+
+
+def test_data_that_end_before_the_scoring_begins_say_so() -> None:
+    assert first_scored("8d", panel(144)) == 144
+    (said,) = why_unscored("8d", 144, panel(144))
+    assert said == "nothing is left to score from 8d on, for the data ends after 1d"
+    assert why_unscored("8d", 143, panel(144)) == ()
 
 
 def test_streams_are_named_or_the_busiest_in_the_files_order() -> None:

@@ -143,7 +143,6 @@ def test_without_the_plot_library_the_extra_is_named_before_anything_runs(
         (("FILE", "--from-history"), "name a file of counts"),
         (("FILE", "--horizons", "45m"), "the bins are 30m wide"),
         (("FILE", "--horizons", "later"), "--horizons: 'later' is no time span"),
-        (("FILE", "--score-from", "99d"), "nothing is left to score"),
         (("FILE", "--streams", "s7"), "no stream 's7': "),
         (("FILE", "--zone", "Mars/Olympus"), "zone 'Mars/Olympus': is not known"),
         (("FILE", "--bin", "7m"), "multiple"),
@@ -186,3 +185,14 @@ def test_dirty_demand_has_a_defined_result_and_a_reason(tmp_path: Path, rows: li
     flat_and_whole = {"0", "7"} >= {row.partition(",")[2] for row in rows}
     assert flat_and_whole or stream["notes"] or found["notes"]
     assert backtest(file).exit_code == 0
+
+
+def test_data_that_end_before_the_scoring_begins_are_answered_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "short.csv"
+    file.write_text("t_s,a\n0,5\n600,7\n1200,6\n")
+    found = document(file, "--score-from", "8d")
+    [stream] = found["streams"]
+    assert stream["horizons"][0]["n"] == 0
+    assert "nothing is left to score from 8d on, for the data ends after 30m" in stream["notes"]
