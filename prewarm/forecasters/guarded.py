@@ -14,8 +14,10 @@ import numpy as np
 
 from prewarm.forecast import Forecaster, PointForecaster, Setting
 from prewarm.past import Past
-from prewarm.series import Floats, Panel
+from prewarm.series import Bools, Floats, Panel
 
+SAID_MAX = 1e18
+"""A thousand times what counts as a value; what is larger is as good as infinite."""
 RAISES_MAX = 100
 """In a row. One that fails so often is asked no more: it only costs time."""
 
@@ -95,7 +97,7 @@ class GuardedPoints(_Guard):
 
     def points(self, past: Past) -> Floats:
         said = self._said(lambda: self._inner.points(past))
-        self._silence(said, (said < 0) | np.isinf(said), "says negative or infinite numbers")
+        self._silence(said, _wild(said), "says negative or infinite numbers")
         return said
 
 
@@ -116,9 +118,13 @@ class Guarded(_Guard):
 
     def predict(self) -> Floats:
         said = self._said(self._inner.predict)
-        wild = ((said < 0) | np.isinf(said)).any(axis=2)
-        self._silence(said, wild, "says negative or infinite numbers")
+        self._silence(said, _wild(said).any(axis=2), "says negative or infinite numbers")
         self._silence(said, (np.diff(said, axis=2) < 0).any(axis=2), "says quantiles that cross")
         partly = np.isnan(said).any(axis=2) & ~np.isnan(said).all(axis=2)
         self._silence(said, partly, "says some quantiles and leaves out others")
         return said
+
+
+def _wild(said: Floats) -> Bools:
+    found: Bools = (said < 0) | (said > SAID_MAX)
+    return found

@@ -190,11 +190,12 @@ def test_an_answer_of_another_shape_is_none(answer: object, words: str) -> None:
 
 
 def test_negative_and_infinite_points_are_silenced_one_by_one() -> None:
-    one = points_of(np.array([[1.0, -0.5], [np.inf, np.nan]]))
+    one = points_of(np.array([[1.0, -0.5], [np.inf, np.nan]]), np.array([[1.0, 1e300], [2.0, 3.0]]))
     said = one.points(seen(1.0))
     assert said[0, 0] == 1.0
     assert np.isnan(said).sum() == 3
     assert (one.raised, one.unsound) == (0, 2), "a NaN is a right answer"
+    assert np.isnan(one.points(seen(1.0))).tolist() == [[False, True], [False, False]]
     assert one.trouble == "says negative or infinite numbers"
 
 

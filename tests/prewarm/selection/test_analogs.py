@@ -129,11 +129,11 @@ def test_of_an_hour_that_nobody_ever_saw_there_is_but_the_last_value() -> None:
 
 
 def test_bins_so_short_that_no_day_of_them_is_kept_have_no_clock() -> None:
-    """Ten seconds are kept for half a day: a day later there is nothing to look up."""
-    seconds = setting(width_us=10_000_000)
+    """Fifteen seconds are kept for less than a day: of yesterday there is nothing to look up."""
+    seconds = setting(width_us=15_000_000)
     members = Members(seconds)
     rng = np.random.default_rng(9)
-    for value in rng.poisson(20, DAY_US // 10_000_000 + 2):
+    for value in rng.poisson(20, DAY_US // 15_000_000 + 2):
         members.update(np.array([float(value)]))
     last = members.past.back(0)[0]
     assert said(members, "clock")[Q50] == pytest.approx(last, abs=8)

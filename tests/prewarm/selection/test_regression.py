@@ -30,7 +30,7 @@ class Taught:
         constant = np.ones((len(opinions), 1))
         self._inner.learn(np.asarray(values, np.float64), self._unit)
         features = np.hstack([opinions, constant])[None]
-        (found,) = self._inner.points(features, self._unit)
+        found: Floats = self._inner.points(features, self._unit)[0]
         return found
 
 
