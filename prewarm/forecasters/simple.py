@@ -100,7 +100,8 @@ class Scaled:
         both = ~np.isnan(then + now)
         before, today = (np.where(both, values, 0.0).sum(axis=0) for values in (then, now))
         scale = np.where(today > 0, SCALE_MAX, 1.0)
-        np.divide(today, before, out=scale, where=before > 0)
+        with np.errstate(over="ignore"):  # over next to nothing: the largest scale
+            np.divide(today, before, out=scale, where=before > 0)
         return np.clip(scale, 1 / SCALE_MAX, SCALE_MAX)
 
 
