@@ -1,7 +1,5 @@
 """Forecasters of other packages: found by name, told apart, and never a danger to the rest."""
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path as File
 
@@ -21,6 +19,7 @@ from prewarm.forecasters.plugins import (
 from prewarm.forecasters.registry import POINTS
 from prewarm.past import Past
 from prewarm.series import Floats, Panel
+from tests.prewarm.strangers import installed
 
 SETTING = Setting(
     calendar=Calendar(start_us=0, width_us=DAY_US // 144),
@@ -70,15 +69,8 @@ day = oracle:Twice
 @pytest.fixture
 def _oracle(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package of somebody else's, installed."""
-    (tmp_path / "oracle.py").write_text(PACKAGE)
-    info = tmp_path / "oracle-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: oracle\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    yield
-    sys.modules.pop("oracle", None)
+    with installed(tmp_path, monkeypatch, "oracle", PACKAGE, ENTRIES):
+        yield
 
 
 def seen(*values: float) -> Past:
