@@ -6,6 +6,8 @@ before anything runs. Never: prints, apart from progress on the screen that it i
 
 from typing import NamedTuple
 
+import numpy as np
+
 from gateway.progress import Steps
 from loadtests.errors import AskedError
 from loadtests.forecasts.asked import (
@@ -19,9 +21,12 @@ from loadtests.forecasts.data import Data, Source, data_of
 from loadtests.forecasts.document import Trial
 from loadtests.forecasts.files import Drawing, Files
 from prewarm.backtest import Ask, Trail, backtest
+from prewarm.forecast import LEVELS
 from prewarm.forecasters.plugins import UnknownForecasterError, forecaster_names
 from prewarm.forecasters.registry import POINTS, SIMPLE
+from prewarm.selection.analogs import KINDS
 
+MEMORY_MAX_BYTES = 4_000_000_000
 EVERYONE = "everyone"
 """In place of names: all that there are, slow ones and plug-ins too."""
 
@@ -78,6 +83,8 @@ def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
         country=data.catalog.forecast.country,
     )
 
+    refuse_what_no_memory_holds(len(panel) - first, len(panel.streams), len(horizons))
+
     def progress(share: float) -> None:
         shown.step(f"back-testing {len(panel.streams)} streams: {share:.0%}", name="backtest")
 
@@ -97,6 +104,18 @@ def tried_on(data: Data, given: Given, shown: Steps, *, keep: bool) -> Ran:
         found=found,
     )
     return Ran(trial, trail, [])
+
+
+def refuse_what_no_memory_holds(bins: int, streams: int, horizons: int) -> None:
+    """Every forecaster's quantiles of every scored bin are kept until they are scored."""
+    members = len(forecaster_names()) + len(KINDS)
+    needed_bytes = bins * streams * horizons * members * len(LEVELS) * np.dtype(np.float32).itemsize
+    if needed_bytes > MEMORY_MAX_BYTES:
+        raise AskedError(
+            f"{streams} streams x {bins} scored bins x {horizons} horizons take "
+            f"{needed_bytes / 1e9:.0f} GB: name fewer by --busiest N, --streams or --horizons, or "
+            "score from later on by --score-from"
+        )
 
 
 def beside_the_usual() -> list[str]:

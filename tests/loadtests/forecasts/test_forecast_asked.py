@@ -12,6 +12,7 @@ from loadtests.forecasts.asked import (
     names_of,
     why_unscored,
 )
+from loadtests.forecasts.running import refuse_what_no_memory_holds
 from prewarm.calendars import US, Calendar
 from prewarm.series import Panel
 
@@ -94,3 +95,9 @@ def test_forecasters_are_named_once_and_known() -> None:
     assert names_of("mstl,prophet, mstl", "--with", known) == ("mstl", "prophet")
     with pytest.raises(AskedError, match="--with: no forecaster 'profet': did you mean prophet"):
         names_of("profet", "--with", known)
+
+
+def test_a_back_test_that_no_memory_holds_is_refused_with_what_to_do() -> None:
+    refuse_what_no_memory_holds(bins=1152, streams=60, horizons=4)
+    with pytest.raises(AskedError, match=r"500 streams x 4000 scored bins x 4 .* --busiest N"):
+        refuse_what_no_memory_holds(bins=4000, streams=500, horizons=4)
