@@ -24,6 +24,8 @@ POINTS_MAX = 11_000
 BYTES_MAX = 64_000_000
 CONNECT_WALL_S = 5.0
 _SAID_MAX = 300
+_TIME_MAX_S = 1e12
+"""What lies beyond is no time, and left out like all that was not asked for."""
 _RANGE = re.compile(r"\[((?:[0-9]+(?:ms|[smhdwy]))+)\]")
 _SPAN = re.compile(r"([0-9]+)(ms|[smhdwy])")
 _UNIT_US = {
@@ -217,7 +219,11 @@ def _series(asked: Asked, series: list[_Series]) -> Iterator[tuple[str, dict[int
                 f"'sum by ({asked.label}) (...)'"
             )
         seen.add(name)
-        yield name + asked.suffix, {round(at_s * US): _value(told) for at_s, told in one.values}
+        yield name + asked.suffix, _by_moment(one.values)
+
+
+def _by_moment(samples: list[tuple[float, str]]) -> dict[int, float]:
+    return {round(at_s * US): _value(told) for at_s, told in samples if abs(at_s) < _TIME_MAX_S}
 
 
 def _value(told: str) -> float:

@@ -17,7 +17,7 @@ from loadtests.trace_places import GENERATED
 from placement.catalog import Catalog, DemandEvent
 from placement.catalog_file import load_catalog
 from prewarm.calendars import US, Calendar
-from prewarm.event_file import Announced
+from prewarm.event_file import EventFileError, read_events
 from prewarm.events import merged
 from prewarm.history_panels import read_demand
 from prewarm.series import Panel, Target
@@ -90,7 +90,10 @@ def _of_history(source: Source) -> Data:
         found = read_demand(path, target, catalog, width_s=width_us // US, zone=zone)
     except ValueError as error:
         raise AskedError(f"--bin {source.width}: {error}") from None
-    events = merged(catalog.forecast.events, Announced(folder).events())
+    try:
+        events = merged(catalog.forecast.events, read_events(folder))
+    except EventFileError as error:
+        raise AskedError(str(error)) from None
     return Data(f"history of {folder}", RECORDED, found.panel, found.notes, catalog, events)
 
 

@@ -30,6 +30,8 @@ class Files(NamedTuple):
         for path in self:
             if path is not None and not path.absolute().parent.is_dir():
                 raise AskedError(f"{path}: there is no such folder; make it, or name another place")
+            if path is not None and path.is_dir():
+                raise AskedError(f"{path}: is a folder; name a file in it")
         try:
             return find()
         except ModuleNotFoundError as error:

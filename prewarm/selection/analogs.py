@@ -96,7 +96,7 @@ class Analogs:
             told[(self._bins - 1) % len(told)] = points[base]
 
     def quantiles(self, past: Past, points: dict[str, Floats], unit: Floats) -> list[Floats]:
-        """One array S x H x L for each of `KINDS`, on the root scale."""
+        """One array S x H x L for each of `KINDS`, on the root scale; NaN where none is alike."""
         near = _Sample(self, np.tile(self._ages(), (len(self._horizons), 1)))
         if self._bins <= self._day_bins:  # no clock has come round yet
             unknown = np.full((*points["last"].shape, len(self._levels)), np.nan)
@@ -119,8 +119,8 @@ class Analogs:
                 values = now + (values - then) * np.minimum(now / then, 1)
         values = np.where(weights > 0, np.maximum(values, 0.0), 0.0)
         found = weighted_quantiles(values, weights, self._levels)
-        if kind.clock_hours:  # no bin near that hour was seen, or none so old is kept
-            found[~weights.any(axis=-1)] = np.nan
+        # No bin near that hour was seen, or nothing said so far ahead has met its bin yet.
+        found[~weights.any(axis=-1)] = np.nan
         return found
 
     def _by_age(self, kind: Kind, sample: "_Sample") -> Floats:

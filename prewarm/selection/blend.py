@@ -6,7 +6,6 @@ part; a guest is let in where it has been better than the blend of the core, ove
 out where it is so no more. Never: lets a member that has lost for long weigh anything.
 """
 
-from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from prewarm.forecast import Setting
 from prewarm.selection.pace import pace_bins
+from prewarm.selection.pending import Pending
 from prewarm.series import Bools, Floats
 
 HALF_LIFE_DAYS = 1.0
@@ -29,7 +29,6 @@ BETTER = 0.9
 
 
 class _Told(NamedTuple):
-    bin: int
     members: NDArray[np.float32]
     core: NDArray[np.float32]
 
@@ -45,14 +44,13 @@ class Blend:
         shape = (len(shares), len(setting.streams), len(setting.horizons), len(levels))
         self._shares = np.nan_to_num(shares, nan=1.0)[:, None, None, None]
         self._core: Bools = ~np.isnan(shares)
-        self._horizons = setting.horizons
         self._levels = levels
         ahead = np.array(setting.horizons)
         usual = HALF_LIFE_DAYS * pace
         half_life = np.clip(HALF_LIFE_HORIZONS * ahead, usual, 2 * usual)
         self._forget = (0.5 ** (1 / half_life))[:, None]
         self._forget_guests = 0.5 ** (1 / (GUEST_HALF_LIFE_DAYS * pace))
-        self._told: deque[_Told] = deque()
+        self._told: Pending[_Told] = Pending(setting.horizons)
         self.losses: Floats = np.zeros(shape)
         self._long: Floats = np.zeros(shape[:3])
         self._core_long: Floats = np.zeros(shape[1:3])
@@ -66,22 +64,18 @@ class Blend:
 
     def learn(self, now: int, values: Floats, unit: Floats) -> None:
         """The value of bin `now`, and what its stream is measured in. Shapes S."""
-        while self._told and self._told[0].bin < now - self._horizons[-1]:
-            self._told.popleft()
-        due = {told.bin: told for told in self._told}
         self.losses *= self._forget
         self._long *= self._forget_guests
         self._core_long *= self._forget_guests
         measured = values / unit
-        for place, ahead in enumerate(self._horizons):
-            if (told := due.get(now - ahead)) is not None:
-                # Where even the last value was unknown there was no forecast to be right or wrong.
-                known = np.where(np.isnan(told.core[:, place, -1]), np.nan, measured)
-                loss = self._loss(known, told.members[:, :, place] / unit[:, None])
-                self.losses[:, :, place] += loss
-                self._long[:, :, place] += loss.mean(axis=-1)
-                core = self._loss(known, told.core[:, place] / unit[:, None])
-                self._core_long[:, place] += core.mean(axis=-1)
+        for place, told in self._told.due(now):
+            # Where even the last value was unknown there was no forecast to be right or wrong.
+            known = np.where(np.isnan(told.core[:, place, -1]), np.nan, measured)
+            loss = self._loss(known, told.members[:, :, place] / unit[:, None])
+            self.losses[:, :, place] += loss
+            self._long[:, :, place] += loss.mean(axis=-1)
+            core = self._loss(known, told.core[:, place] / unit[:, None])
+            self._core_long[:, place] += core.mean(axis=-1)
 
     def mix(self, now: int, quantiles: Floats) -> Floats:
         """The blend. Shapes E x S x H x L and S x H x L."""
@@ -95,7 +89,7 @@ class Blend:
         else:
             mixed, self.weights = core_mixed, np.zeros_like(self.weights)
             self.weights[self._core] = core_weights
-        self._told.append(_Told(now, quantiles.astype(np.float32), core_mixed.astype(np.float32)))
+        self._told.tell(now, _Told(quantiles.astype(np.float32), core_mixed.astype(np.float32)))
         return mixed
 
     def _mixed(self, of: Bools, quantiles: Floats, joined: Bools | None) -> tuple[Floats, Floats]:

@@ -8,13 +8,11 @@ In: forecasts, then what came. Out: forecasts with stretched bands. Never: lets 
 another or fall below 0; stretches beyond bounds: such a band is clipped, and that is counted.
 """
 
-from collections import deque
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prewarm.scoring import Rules, pit
+from prewarm.selection.pending import Pending
 from prewarm.series import Floats
 
 STEP_ALL = 0.01
@@ -23,11 +21,6 @@ STEP_OWN = 0.01
 """The same for a stream's own misses."""
 NARROWEST, WIDEST = 1 / 1.35, 2.0
 """Bands that are too wide cost little; those that are too narrow keep somebody waiting."""
-
-
-class _Told(NamedTuple):
-    bin: int
-    quantiles: Floats
 
 
 class Conformal:
@@ -39,24 +32,19 @@ class Conformal:
         self._levels: Floats = np.array(rules.levels)
         self._outward = np.sign(self._levels - 0.5)
         self._median = rules.levels.index(0.5)
-        self._told: deque[_Told] = deque()
+        self._told: Pending[Floats] = Pending(horizons)
         self._stretch: Floats = np.zeros((streams, len(horizons), len(rules.levels)))
         self.clipped: NDArray[np.int64] = np.zeros((streams, len(horizons)), np.int64)
 
     def learn(self, now: int, values: Floats, uniform: Floats) -> None:
         """The value of bin `now`, and a draw for its randomised PIT. Shapes S."""
-        while self._told and self._told[0].bin < now - self._horizons[-1]:
-            self._told.popleft()
-        due = {told.bin: told for told in self._told}
-        for place, ahead in enumerate(self._horizons):
-            if (told := due.get(now - ahead)) is None:
-                continue
-            u = pit(values, told.quantiles[:, place], uniform, self._rules)[:, None]
+        for place, quantiles in self._told.due(now):
+            u = pit(values, quantiles[:, place], uniform, self._rules)[:, None]
             short = np.where(np.isnan(u), 0.0, self._levels - (u <= self._levels))
             seen = max(int((~np.isnan(u)).sum()), 1)
             step = STEP_OWN * short + STEP_ALL * short.sum(axis=0) / seen
             # Of far horizons the answer comes late, and overlapping forecasts miss together.
-            step /= ahead**0.5
+            step /= self._horizons[place] ** 0.5
             self._stretch[:, place] += self._outward * step
 
     def correct(self, now: int, raw: Floats, widening: Floats) -> Floats:
@@ -70,5 +58,5 @@ class Conformal:
         # Beyond the bounds it would take as long to come back as it took to go there.
         self._stretch = bounded
         found = np.sort(np.maximum(found, 0.0), axis=-1)
-        self._told.append(_Told(now, found))
+        self._told.tell(now, found)
         return found

@@ -7,14 +7,12 @@ the price too, for prices are guesses. Who lost the right gets it back by being 
 Never: trusts a forecast that has been tried for less than a day.
 """
 
-from collections import deque
-from typing import NamedTuple
-
 import numpy as np
 
 from prewarm.forecast import Setting
 from prewarm.scoring import at_level
 from prewarm.selection.pace import pace_bins
+from prewarm.selection.pending import Pending
 from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
@@ -28,11 +26,6 @@ DEARER_TO_LOSE = 1.02
 def newsvendor(price: float) -> float:
     """The quantile to buy where a unit short costs `price` times a unit idle."""
     return price / (1 + price)
-
-
-class _Told(NamedTuple):
-    bin: int
-    bought: Floats
 
 
 class Gate:
@@ -49,28 +42,22 @@ class Gate:
     ) -> None:
         streams, horizons = len(setting.streams), setting.horizons
         pace = pace_bins(setting.calendar)
-        self._horizons = horizons
         self._levels = setting.levels
         self._prices: Floats = np.array([waiting_to_idle * factor for factor in PRICE_FACTORS])
         self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace))
         self._enough = float(pace)
-        self._told: deque[_Told] = deque()
+        self._bought: Pending[Floats] = Pending(horizons)
         self.costs: Floats = np.zeros((forecasters, streams, len(horizons), len(PRICE_FACTORS)))
         self._tried: Floats = np.zeros((streams, len(horizons)))
         self.acts: Bools = np.zeros((streams, len(horizons)), np.bool_)
 
     def learn(self, now: int, values: Floats) -> None:
         """The value of bin `now`. Shape S."""
-        while self._told and self._told[0].bin < now - self._horizons[-1]:
-            self._told.popleft()
-        due = {told.bin: told for told in self._told}
         self.costs *= self._forget
-        for place, ahead in enumerate(self._horizons):
-            if (told := due.get(now - ahead)) is None:
-                continue
+        for place, bought in self._bought.due(now):
             # A stream without a past has no last value to be compared with.
-            seen = ~np.isnan(values) & ~np.isnan(told.bought[0, :, place, 0])
-            off = values[:, None] - told.bought[:, :, place]
+            seen = ~np.isnan(values) & ~np.isnan(bought[0, :, place, 0])
+            off = values[:, None] - bought[:, :, place]
             off[np.abs(off) < ROUNDING * (1 + values[:, None])] = 0.0
             cost = np.where(off > 0, self._prices * off, -off)
             self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
@@ -80,7 +67,7 @@ class Gate:
     def tell(self, now: int, quantiles: Floats) -> None:
         """What everyone forecast in bin `now`. Shape F x S x H x L."""
         bought = [at_level(quantiles, self._levels, newsvendor(p)) for p in self._prices.tolist()]
-        self._told.append(_Told(now, np.stack(bought, axis=-1)))
+        self._bought.tell(now, np.stack(bought, axis=-1))
 
     def _judge(self) -> None:
         last, ours = self.costs[0], self.costs[1]

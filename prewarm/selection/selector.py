@@ -22,6 +22,7 @@ from prewarm.selection.blend import Blend
 from prewarm.selection.conformal import Conformal
 from prewarm.selection.gate import Gate
 from prewarm.selection.members import NOBODY, Guests, Members
+from prewarm.selection.pending import Pending
 from prewarm.series import Floats, Panel
 
 CORE = {**{kind.name: kind.share for kind in KINDS}, "last_value": 1.0, "ewma": 1.0}
@@ -71,9 +72,11 @@ class Selector:
         self._gate = Gate(len(self.names) + 2, setting, waiting_to_idle)
         self._errors = Errors(streams, setting.levels)
         self.watch = ChangeWatch(streams)
-        self._next: tuple[int, Floats] | None = None
+        self._nearest: Pending[Floats] = Pending(setting.horizons[:1])
+        self._usual: Floats | None = None
+        """What had been said of the newest bin at the nearest horizon, events left out. S x L."""
         self.each: Floats = np.zeros((len(self.names), streams, len(setting.horizons), len(levels)))
-        """What every member said at the last prediction. Shape E x S x H x L."""
+        """What every member said last, events put back in. Shape E x S x H x L."""
 
     @property
     def acts(self) -> NDArray[np.bool_]:
@@ -101,10 +104,11 @@ class Selector:
         """The next bin. Shape S; NaN is a hole, and so is what cannot be: what is below 0, or above
         `VALUE_MAX`."""
         now = self.members.past.now + 1
+        self._usual = next((said for _, said in self._nearest.due(now)), None)
         sound = (values >= 0) & (values <= VALUE_MAX)
         usual = self._without_events(now, np.where(sound, values, np.nan))
         self.members.update(usual)
-        self._notice(now, usual)
+        self._notice(usual)
         self._blend.learn(now, usual, self.members.unit)
         self._conformal.learn(now, usual, self._rng.random(len(usual)))
         self._gate.learn(now, usual)
@@ -114,11 +118,12 @@ class Selector:
     def predict(self) -> Floats:
         """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past."""
         now = self.members.past.now
-        each = self.each = self.members.quantiles()
+        each = self.members.quantiles()
+        self.each = self._with_events(now, each)
         raw = self._blend.mix(now, each)
         found = self._conformal.correct(now, raw, self.watch.widening())
         self._gate.tell(now, np.concatenate([each[self._last][None], found[None], each]))
-        self._next = (now, found)
+        self._nearest.tell(now, found[:, 0])
         return self._with_events(now, self._with_prior(now, found))
 
     def standings(self) -> dict[str, Standing]:
@@ -142,12 +147,13 @@ class Selector:
     def _without_events(self, now: int, values: Floats) -> Floats:
         if self._uplift is None:
             return values
-        if (forecast := self._forecast_of(now)) is not None:
-            self._uplift.observe(now, values, at_level(forecast, self._setting.levels, 0.5))
+        if self._usual is not None:
+            self._uplift.observe(now, values, at_level(self._usual, self._setting.levels, 0.5))
         without: Floats = values / self._uplift.factors(now)
         return without
 
     def _with_events(self, now: int, found: Floats) -> Floats:
+        """Shape ... S x H x L."""
         if self._uplift is None:
             return found
         factors = [self._uplift.factors(now + ahead) for ahead in self._setting.horizons]
@@ -169,13 +175,7 @@ class Selector:
             return np.full(len(self._setting.streams), np.nan)
         return self._uplift.launches(index)
 
-    def _notice(self, now: int, usual: Floats) -> None:
+    def _notice(self, usual: Floats) -> None:
         """Misses and shifts of level, after which bands are wider for a while."""
-        if (forecast := self._forecast_of(now)) is not None:
-            self.watch.update(self._errors.standardised(usual, forecast))
-
-    def _forecast_of(self, now: int) -> Floats | None:
-        """What was last said of this bin, events left out, if it was said. Shape S x L."""
-        if self._next is None or self._next[0] + self._setting.horizons[0] != now:
-            return None
-        return self._next[1][:, 0]
+        if self._usual is not None:
+            self.watch.update(self._errors.standardised(usual, self._usual))

@@ -255,7 +255,7 @@ def test_long_times_are_asked_for_in_pieces_that_a_prometheus_grants(state: Path
 def test_what_is_not_there_or_no_number_is_a_hole(state: Path) -> None:
     def gaps(fields: dict[str, str]) -> tuple[int, bytes]:
         at = points(fields)
-        values = [(at[0], "1"), (at[1], "NaN"), (at[2], "+Inf"), (at[5], "6")]
+        values = [(at[0], "1"), (at[1], "NaN"), (at[2], "+Inf"), (at[5], "6"), (1e308, "7")]
         return 200, matrix(({"model": "m"}, values))
 
     with serving(gaps) as peer:

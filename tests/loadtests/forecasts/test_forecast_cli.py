@@ -148,6 +148,7 @@ def test_without_the_plot_library_the_extra_is_named_before_anything_runs(
         (("FILE", "--bin", "7m"), "multiple"),
         (("FILE", "--with", "profet"), "no forecaster 'profet'"),
         (("FILE", "--html", "/nowhere/r.html"), "there is no such folder"),
+        (("FILE", "--html", "/"), "/: is a folder; name a file in it"),
     ],
 )
 def test_what_cannot_be_had_is_answered_in_words(

@@ -78,6 +78,16 @@ def test_what_the_history_does_not_have_is_said(
     assert said in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize("command", [("show", "llama"), ("backtest", "--from-history")])
+def test_events_that_cannot_be_read_are_not_passed_over(
+    state: Path, command: tuple[str, ...]
+) -> None:
+    (state / "events.json").write_text("{broken")
+    done = forecast(*command, "--state-dir", state)
+    assert done.exit_code == 2
+    assert "events.json: not a file of events" in " ".join(done.stderr.split())
+
+
 def test_without_a_history_nothing_can_be_said(tmp_path: Path) -> None:
     done = forecast("show", "llama", "--state-dir", tmp_path)
     assert done.exit_code == 1

@@ -34,7 +34,7 @@ def told(streams: int, *, whole: bool = True) -> Setting:
     return Setting(calendar=plain.calendar, streams=plain.streams, horizons=HORIZONS, whole=whole)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(values=demand(2), others=demand(2), first=st.integers(1, BINS - 1))
 def test_what_comes_later_changes_nothing_that_was_said(
     values: Floats, others: Floats, first: int
@@ -52,7 +52,7 @@ def test_what_comes_later_changes_nothing_that_was_said(
     assert np.array_equal(said, np.array(again).reshape(said.shape), equal_nan=True)
 
 
-@settings(max_examples=25)
+@settings(max_examples=20, deadline=None)
 @given(values=demand(2))
 def test_forecasts_are_sound_and_there_from_the_first_value_on(values: Floats) -> None:
     said = heard(selector(told(2)), values)
@@ -63,7 +63,7 @@ def test_forecasts_are_sound_and_there_from_the_first_value_on(values: Floats) -
     assert np.all(~known[..., 1:] | (np.diff(said, axis=-1) >= 0))
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(values=demand(2), first=st.integers(0, BINS))
 def test_a_past_fitted_and_a_past_lived_through_are_one(values: Floats, first: int) -> None:
     """While it fits it forecasts only now and then, so that is when the other one is asked too."""
