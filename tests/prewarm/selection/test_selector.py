@@ -80,8 +80,7 @@ def test_what_an_event_truly_did_is_learnt_during_it() -> None:
     assert said[LAST - 2] < 100
 
 
-def test_events_are_learnt_of_whatever_the_shortest_horizon_may_be() -> None:
-    """The first bin ahead is not asked for: what is known of an event is what was announced."""
+def test_events_lift_forecasts_whatever_the_shortest_horizon() -> None:
     later = setting(streams=2, horizons=(4, 8), width_us=HOUR_US)
     said = heard(selector(later, uplift=sale(3.0)), threefold())
     assert 40 < said[FIRST, 0, 0, Q50] < 80
