@@ -213,13 +213,23 @@ def _token(variable: str, file: Path | None) -> str:
         token = secret_of(variable)
         if not token:
             raise BadInputError(f"--token-env {variable}: the variable is not set")
-        return token.strip()
+        return _one_word(token, f"--token-env {variable}")
     if file is None:
         return ""
     try:
-        return file.read_text("utf-8").strip()
+        return _one_word(file.read_text("utf-8"), f"--token-file {file}")
     except (OSError, UnicodeError) as error:
         raise BadInputError(f"--token-file {file}: cannot be read: {error}") from None
+
+
+def _one_word(token: str, option: str) -> str:
+    """Checked here: an error further down would show the token."""
+    token = token.strip()
+    if not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise BadInputError(
+            f"{option}: holds no bearer token, which is one word of plain ASCII in one line"
+        )
+    return token
 
 
 # --- where it comes from

@@ -18,6 +18,7 @@ from placement.catalog_units import human_time
 from placement.clock import monotonic_us
 from prewarm.calendars import US
 from prewarm.cleaning import Raw
+from prewarm.traces.counts import CELLS_MAX
 
 POINTS_MAX = 11_000
 """Per series and request; a Prometheus refuses more."""
@@ -237,6 +238,11 @@ def _raw(asked: Asked, found: dict[str, dict[int, float]]) -> Raw:
     """On the windows that were asked for; where a series has no sample, nothing is known."""
     streams = tuple(sorted(found))
     starts = range(asked.start_us, asked.end_us, asked.step_us)
+    if len(starts) * len(streams) > CELLS_MAX:
+        raise PrometheusError(
+            f"{asked.url} knows {len(streams)} series, too many for {len(starts)} windows each: "
+            "ask for less at once (--start), or for fewer models in the query"
+        )
     values = np.full((len(starts), len(streams)), np.nan)
     for at, stream in enumerate(streams):
         for end_us, value in found[stream].items():

@@ -48,14 +48,15 @@ def told(
         fail(f"{name}: {stopped}", as_json=as_json, code=FAILED)
 
 
-def screen() -> "Console":
-    """For tables on stdout; into a file or a pipe they keep their whole width."""
+def screen(*, markup: bool = True) -> "Console":
+    """For tables on stdout; into a file or a pipe they keep their whole width. Without `markup` a
+    name with brackets is shown as it stands."""
     from rich.console import Console
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=markup)
     if out.is_terminal:
         return out
-    return Console(width=max(out.width, TABLE_WIDTH_MIN), highlight=False)
+    return Console(width=max(out.width, TABLE_WIDTH_MIN), highlight=False, markup=markup)
 
 
 def without_plots(error: ModuleNotFoundError) -> Exception:

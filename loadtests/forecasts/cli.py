@@ -228,7 +228,7 @@ def _ran(
 
 
 def _show(tables: "Iterable[Table]", lines: Iterable[str]) -> None:
-    out = screen()
+    out = screen(markup=False)
     for table in tables:
         out.print(table)
     for line in lines:

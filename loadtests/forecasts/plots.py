@@ -108,7 +108,7 @@ def next_day(
     main.plot(_times(past, calendar), past.actual, color=ACTUAL, linewidth=0.8, label="asked")
     at = _times(coming, calendar, step)
     _cone(main, coming, at)
-    main.set_title(f"{coming.stream}, {coming.word}", loc="left", fontsize=9)
+    _titled(main, f"{coming.stream}, {coming.word}")
     main.legend(frameon=False, ncols=4, fontsize=7, loc="upper left")
     _strip(strip, coming.chosen, at, list(colours_of(names).values()), "who")
     _strip(gate, coming.acted.astype(np.int64), at, GATE, "acts")
@@ -116,6 +116,11 @@ def next_day(
     _dated(gate, calendar)
     _named(figure, [coming], names)
     return figure
+
+
+def _titled(axes: Axes, title: str) -> None:
+    """As it stands: a stream may be called "$x_$", which is no formula."""
+    axes.set_title(title, loc="left", fontsize=9, parse_math=False)
 
 
 def _cone(axes: Axes, strand: Strand, at: Floats) -> None:
@@ -135,7 +140,7 @@ def _band(axes: Axes, strand: Strand, at: Floats) -> None:
         (above95, MISS95, "above q95"),
     ):
         axes.scatter(at[missed], strand.actual[missed], s=8, color=colour, zorder=3, label=label)
-    axes.set_title(f"{strand.stream}, {strand.word} ahead", loc="left", fontsize=9)
+    _titled(axes, f"{strand.stream}, {strand.word} ahead")
     axes.legend(frameon=False, ncols=6, fontsize=7, loc="upper right")
 
 

@@ -292,6 +292,34 @@ def test_a_token_comes_from_a_variable_or_a_file_and_is_never_shown(
     assert peer.tokens == ["Bearer sesame"] * 2
 
 
+@pytest.mark.parametrize("written", ["open\nsesame\n", "s\u00e9same", "open sesame", " \n"])
+def test_what_is_no_token_is_refused_without_showing_it(
+    tmp_path: Path, state: Path, written: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(written, encoding="utf-8")
+    with serving(steady) as peer:
+        words = ("--prometheus", peer.url, "--query", QUERY, "--start", "1h")
+        done = run(state, *words, "--token-file", file)
+    said = str(done.exception)
+    assert isinstance(done.exception, BadInputError)
+    assert "holds no bearer token" in said
+    assert "same" not in said.replace(str(file), "")
+    assert peer.tokens == []
+
+
+def test_more_windows_than_fit_in_memory_are_not_made(state: Path) -> None:
+    """A hundred models over 20 000 days of 288 windows are 576 million cells."""
+
+    def many(_: dict[str, str]) -> tuple[int, bytes]:
+        return 200, matrix(*(({"model": f"m{i}"}, []) for i in range(100)))
+
+    with serving(many) as peer:
+        done = run(state, "--prometheus", peer.url, "--query", QUERY, "--start", "20000d")
+    assert done.exit_code == 1
+    assert "knows 100 series, too many for 5760000 windows each" in done.output
+
+
 def refusal(status: int, **answer: str) -> Callable[[dict[str, str]], tuple[int, bytes]]:
     return lambda _: (status, json.dumps({"status": "error", **answer}).encode())
 

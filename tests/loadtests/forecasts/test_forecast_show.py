@@ -48,6 +48,17 @@ def test_the_next_day_has_a_row_an_hour_in_order(file: Path) -> None:
     assert (found["model"], found["target"], found["newest"]) == ("s1", "requests", 33)
 
 
+@pytest.mark.parametrize("name", ["[/x]", "$\\frac{$", "<b>ü</b>"])
+def test_a_stream_is_shown_by_its_name_whatever_that_is(tmp_path: Path, name: str) -> None:
+    """Brackets are no markup, dollars no formula, and tags no page of ours."""
+    file, html = tmp_path / "counts.csv", tmp_path / "day.html"
+    file.write_text(counts(days=3, streams=1, width_s=3600).replace("s0", name), "utf-8")
+    done = show(name, "--file", file, "--html", html)
+    assert done.exit_code == 0, done.output
+    assert f"{name} · requests" in done.stdout
+    assert "<b>ü" not in html.read_text("utf-8")
+
+
 def test_the_zone_is_that_of_the_people(file: Path) -> None:
     rows = document("s0", "--file", file, "--zone", "Asia/Tokyo")["rows"]
     assert rows[0]["local"].endswith("09:00")
