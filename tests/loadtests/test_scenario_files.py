@@ -82,7 +82,7 @@ def told(*swaps: tuple[str, str]) -> str:
 
 def test_an_unknown_key_is_named_with_its_file_and_what_it_may_have_meant() -> None:
     assert told(("duration =", "duratoin =")).splitlines() == [
-        "small.toml: slice.duration: missing. Add `duration: …`",
+        "small.toml: slice.duration: missing. Add `duration: 4 h`",
         "small.toml: slice.duratoin: unknown key `duratoin`. Did you mean `duration`?",
     ]
     assert "shapes.s.weihgts: unknown key" in told(("weights", "weihgts"))
