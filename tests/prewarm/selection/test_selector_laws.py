@@ -72,7 +72,7 @@ def test_a_past_fitted_and_a_past_lived_through_are_one(values: Floats, first: i
     for at, value in enumerate(values[:first]):
         lived.update(value)
         if at % FIT_STEP == 0:
-            lived.predict()
+            lived.predict(FIT_STEP)
     assert np.array_equal(
         heard(fitted, values[first:]), heard(lived, values[first:]), equal_nan=True
     )
