@@ -22,6 +22,7 @@ HEAVY: tuple[Heavy, ...] = get_args(Heavy)
 COUNTRY_PATTERN = r"^[A-Z]{2}$"
 MOMENT_PATTERN = r"^20\d\d-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?$"
 UPLIFT_MAX = 100.0
+LASTS_MAX_US = 366 * 86_400 * 1_000_000
 _MOMENT = "Write for example 2026-12-01T09:00, or with an offset 2026-12-01T09:00+01:00"
 
 
@@ -71,6 +72,10 @@ def read_heavy(value: object) -> tuple[Heavy, ...]:
 def takes_time(value: int) -> int:
     if value == 0:
         raise refuse("an event that takes no time", "Write for example 4 h")
+    if value > LASTS_MAX_US:
+        raise refuse(
+            "an event that lasts for more than a year", "What lasts is the usual; 366 d at most"
+        )
     return value
 
 

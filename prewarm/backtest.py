@@ -8,6 +8,7 @@ reading a clock and for the slow forecasters that it fits in place. Never: score
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,14 +118,16 @@ class _Run:
             waiting_to_idle=ask.waiting_to_idle,
         )
         self._spent_us: list[tuple[int, int]] = []
-        self._ages: dict[str, list[int]] = {}
+        self._ages: dict[str, list[float]] = {}
 
     def step(self, at: int) -> None:
-        began_us = monotonic_us()
+        began_us, fitted_s = monotonic_us(), self._slow.fitting_s
         self._selector.update(self._panel.values[at])
         learnt_us = monotonic_us()
         ours = self._selector.predict()
-        self._spent_us.append((learnt_us - began_us, monotonic_us() - learnt_us))
+        # Slow fits are told on their own: beside a gateway they are another process's.
+        fits_us = round((self._slow.fitting_s - fitted_s) * US)
+        self._spent_us.append((learnt_us - began_us - fits_us, monotonic_us() - learnt_us))
         if at == self._first:
             self._clipped = self._selector.clipped.copy()
         each, weights = self._selector.each, self._selector.weights
@@ -155,7 +158,7 @@ class _Run:
             update_ms=float(update_ms),
             predict_ms=float(predict_ms),
             staleness_s={
-                name: float(np.mean(self._ages.get(name, [0]))) * width_s for name in self.names
+                name: _mean_age(self._ages.get(name, [0.0])) * width_s for name in self.names
             },
             worst_weeks_q90=self._worst_weeks(),
             troubles=self._slow.troubles(),
@@ -233,3 +236,9 @@ class _Run:
             chosen=self._chosen,
             acted=self._acted,
         )
+
+
+def _mean_age(ages: list[float]) -> float:
+    """While there was a fit; NaN where there never was."""
+    known = [age for age in ages if not isnan(age)]
+    return sum(known) / len(known) if known else nan

@@ -10,8 +10,9 @@ from prewarm.calendars import DAY_US, Calendar
 from prewarm.series import Floats
 
 KEPT_DAYS = 30
-KEPT_BINS = 9_000
-"""Thirty days of five minutes; of ten seconds a day, which is all that short horizons need."""
+KEPT_BINS = 21_600
+"""Fifteen days of minutes, so that a week has come round twice; of ten seconds two and a half,
+which is more than short horizons need."""
 
 
 class Past:

@@ -70,7 +70,8 @@ class Backtest(Frozen, frozen=True, kw_only=True):
     predict_ms: float
     """The same to forecast."""
     staleness_s: dict[str, float]
-    """How old a forecaster's fit was on average; 0 for those that learn with every bin."""
+    """How old a forecaster's fit was on average; 0 for those that learn with every bin, NaN for one
+    that was never fitted."""
     worst_weeks_q90: tuple[float, ...] = ()
     """By horizon: the lowest coverage of a week, all averaged streams together. NaN where no week
     has bins enough."""

@@ -21,6 +21,8 @@ SCORED_REQUESTS_MIN = 100
 """Streams that were asked for less in all their scored bins are listed, not averaged."""
 WEEK_POINTS_MIN = 100
 """A week with fewer scored bins says nothing about coverage."""
+ROUNDING = 1e-6
+"""Forecasts are made in single precision: what is off by less, of a value and a request, is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,11 @@ def pit(values: Floats, quantiles: Floats, uniform: Floats, rules: Rules) -> Flo
 
     u = F(y-) + v (F(y) - F(y-)): F goes straight from quantile to quantile, what lies beyond the
     outermost levels sits on them, nothing lies below 0. For counts F(y-) is F(y - 1). For other
-    values it is the limit from below: u is drawn only where quantiles coincide, as at 0.
+    values it is the limit from below: u is drawn only where quantiles coincide, as at 0. A quantile
+    that misses the value by its rounding alone is that value.
     """
+    at = values[..., None]
+    quantiles = np.where(np.abs(quantiles - at) <= ROUNDING * (1 + at), at, quantiles)
     below = values - 1 if rules.whole else values
     low = _distribution(below, quantiles, rules.levels, closed=rules.whole)
     low = np.where(values <= 0, 0.0, low)

@@ -12,6 +12,7 @@ import numpy as np
 
 from loadtests.errors import AskedError, no_such
 from loadtests.spans import span_us
+from placement.catalog_units import human_time
 from prewarm.calendars import DAY_US, US
 from prewarm.series import Panel
 
@@ -21,6 +22,8 @@ SHORT = ("10s", "30s", "1m", "2m", "4m")
 SHORT_BINS_US = 30 * US
 FEW_BINS = (1, 2, 6)
 HORIZON_MAX_US = 7 * DAY_US
+HORIZON_BINS_MAX = 100_000
+"""What is said of each bin is remembered until it has come."""
 WARM_UP_US = 8 * DAY_US
 """A week has come round, and a day to learn from it."""
 
@@ -66,6 +69,11 @@ def _horizon(word: str, width_us: int) -> Horizon:
         )
     if us > HORIZON_MAX_US:
         raise AskedError(f"--horizons {word}: too far; {_told(HORIZON_MAX_US)} at most")
+    if us > HORIZON_BINS_MAX * width_us:
+        raise AskedError(
+            f"--horizons {word}: too far for bins of {human_time(width_us)}; "
+            f"{HORIZON_BINS_MAX} bins at most, or wider ones by --bin"
+        )
     return Horizon(word, us // width_us)
 
 

@@ -16,6 +16,7 @@ from loadtests.spans import span_us
 from loadtests.trace_places import GENERATED
 from placement.catalog import Catalog, DemandEvent
 from placement.catalog_file import load_catalog
+from placement.clock import wall_us
 from prewarm.calendars import US, Calendar
 from prewarm.event_file import EventFileError, read_events
 from prewarm.events import merged
@@ -86,8 +87,17 @@ def _of_history(source: Source) -> Data:
     path = state_dir.history_file(folder, None if card is None else card.time_scale)
     width_us = _width_us(source.width) or HISTORY_WIDTH_US
     zone = source.zone or catalog.forecast.time_zone
+    from_us, to_us = _kept(path, catalog)
     try:
-        found = read_demand(path, target, catalog, width_s=width_us // US, zone=zone)
+        found = read_demand(
+            path,
+            target,
+            catalog,
+            width_s=width_us // US,
+            from_us=from_us,
+            to_us=to_us,
+            zone=zone,
+        )
     except ValueError as error:
         raise AskedError(f"--bin {source.width}: {error}") from None
     try:
@@ -95,6 +105,15 @@ def _of_history(source: Source) -> Data:
     except EventFileError as error:
         raise AskedError(str(error)) from None
     return Data(f"history of {folder}", RECORDED, found.panel, found.notes, catalog, events)
+
+
+def _kept(history: Path, catalog: Catalog) -> tuple[int, int]:
+    """From when to when rows can be right: a clock that once ran ahead has left some of years to
+    come. A fleet whose time runs faster than the wall has none to hold them against."""
+    if state_dir.is_scaled(history):
+        return 0, 2**62
+    now_us = wall_us()
+    return now_us - catalog.telemetry.history.five_us, now_us
 
 
 def catalog_of(given: Path | None, card: state_dir.Card | None) -> Catalog:

@@ -14,6 +14,7 @@ from loadtests.errors import AskedError, no_such
 from loadtests.forecasts.data import Data
 from loadtests.forecasts.files import Drawing
 from loadtests.forecasts.outlook import Outlook, Said, horizons_of_a_day, rows_of
+from placement.catalog_units import human_time
 from prewarm.calendars import DAY_US, US
 from prewarm.events import Uplift
 from prewarm.forecast import Setting
@@ -28,6 +29,8 @@ from prewarm.series import Floats, Panel, Target
 WATCHED_DAYS = 4
 """The right to act is a matter of the last days."""
 PROGRESS_BINS = 20
+WIDTH_MIN_US = US
+"""A day has to fit into memory, bin by bin."""
 
 
 class Shown(NamedTuple):
@@ -42,6 +45,11 @@ def next_day(
     panel = one_model(data.panel, model)
     if not len(panel) or np.isnan(panel.values).all():
         raise AskedError(f"nothing was observed of {model}: there is nothing to forecast from")
+    if panel.calendar.width_us < WIDTH_MIN_US:
+        raise AskedError(
+            f"bins of {human_time(panel.calendar.width_us)} are too narrow to forecast a day in; "
+            "ask for wider ones, as in --bin 10s"
+        )
     price = price or data.catalog.waiting_to_idle(model)
     setting = Setting(
         calendar=panel.calendar,
@@ -105,7 +113,7 @@ def one_model(panel: Panel, model: str) -> Panel:
 
 def _gone_through(selector: Selector, panel: Panel, shown: Steps) -> Floats:
     """What it says after the newest bin. Shape H x L."""
-    watched = WATCHED_DAYS * DAY_US // panel.calendar.width_us
+    watched = max(WATCHED_DAYS * DAY_US // panel.calendar.width_us, 1)
     taught = max(len(panel) - watched, 0)
     shown.step("learning the past")
     selector.fit(

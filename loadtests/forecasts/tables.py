@@ -4,6 +4,7 @@ In: findings. Out: rich tables and sentences. Never: computes a figure; hides a 
 """
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 
 from rich import box
 from rich.table import Table
@@ -69,10 +70,16 @@ def _board_row(place: Place) -> list[str]:
         number(place.pinball, 4),
         *(number(cost, 3) for cost in (place.cost_quarter, place.cost, place.cost_fourfold)),
         *(percent(share) for share in (place.coverage_q90, place.coverage_q95)),
-        human_time(round(place.staleness_s * US)) if place.staleness_s else "–",
+        _age(place.staleness_s),
         f"{place.fit_s:.2f} s" if place.fit_s else "–",
         place.error or ("yes" if place.right_to_act else "no"),
     ]
+
+
+def _age(staleness_s: float) -> str:
+    if isnan(staleness_s):
+        return "no fit"
+    return human_time(round(staleness_s * US)) if staleness_s else "–"
 
 
 def outlook_table(outlook: Outlook) -> Table:

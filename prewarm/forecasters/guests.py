@@ -6,6 +6,7 @@ raises out.
 """
 
 from collections.abc import Iterable
+from math import nan
 
 from prewarm.forecast import Setting
 from prewarm.forecasters.paths import PathForecaster
@@ -29,16 +30,18 @@ class House:
         self._country = country
         self.fitted_s: dict[str, list[float]] = {}
         """How long each fit took."""
+        self.fitting_s = 0.0
+        """All fits together."""
         self.guests = Guests(
             points={n: m for n, m in self._made.items() if not _whole(m)},  # type: ignore[misc]
             whole={n: m for n, m in self._made.items() if _whole(m)},  # type: ignore[misc]
             refit=self._refit,
         )
 
-    def staleness_bins(self, now: int) -> dict[str, int]:
-        """How old the fits are of those that have one."""
+    def staleness_bins(self, now: int) -> dict[str, float]:
+        """How old the fits are of those that need fits; NaN of one that has none."""
         ages = {name: path.staleness_bins(now) for name, path in self._paths.items()}
-        return {name: age for name, age in ages.items() if age is not None}
+        return {name: nan if age is None else age for name, age in ages.items()}
 
     def troubles(self) -> dict[str, str]:
         found = {name: getattr(made, "trouble", "") for name, made in self._made.items()}
@@ -49,6 +52,7 @@ class House:
         for one in refit(self._paths, past, self._fits, self._country):
             if isinstance(one, Fitted):
                 self.fitted_s.setdefault(one.path.forecaster, []).append(one.fit_s)
+                self.fitting_s += one.fit_s
 
 
 def _whole(made: Made) -> bool:

@@ -29,7 +29,8 @@ def correction(errors: Floats) -> Floats:
 
 
 class WarmServe:
-    """Past days are all that the past holds, two weeks. On the first day it has nothing to say."""
+    """Past days are all that the past holds, a month unless bins are narrow. It has nothing to say
+    on the first day."""
 
     def __init__(self, setting: Setting) -> None:
         ahead = (0, *setting.horizons)

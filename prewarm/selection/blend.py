@@ -31,6 +31,7 @@ BETTER = 0.9
 class _Told(NamedTuple):
     members: NDArray[np.float32]
     core: NDArray[np.float32]
+    bins: int
 
 
 class Blend:
@@ -71,14 +72,15 @@ class Blend:
         for place, told in self._told.due(now):
             # Where even the last value was unknown there was no forecast to be right or wrong.
             known = np.where(np.isnan(told.core[:, place, -1]), np.nan, measured)
-            loss = self._loss(known, told.members[:, :, place] / unit[:, None])
+            loss = told.bins * self._loss(known, told.members[:, :, place] / unit[:, None])
             self.losses[:, :, place] += loss
             self._long[:, :, place] += loss.mean(axis=-1)
-            core = self._loss(known, told.core[:, place] / unit[:, None])
+            core = told.bins * self._loss(known, told.core[:, place] / unit[:, None])
             self._core_long[:, place] += core.mean(axis=-1)
 
-    def mix(self, now: int, quantiles: Floats) -> Floats:
-        """The blend. Shapes E x S x H x L and S x H x L."""
+    def mix(self, now: int, quantiles: Floats, bins: int = 1) -> Floats:
+        """The blend. Shapes E x S x H x L and S x H x L. It stands for so many bins, where not
+        every one is forecast."""
         core = quantiles[self._core]
         core_mixed, core_weights = self._mixed(self._core, core, None)
         joined = self.members
@@ -89,7 +91,9 @@ class Blend:
         else:
             mixed, self.weights = core_mixed, np.zeros_like(self.weights)
             self.weights[self._core] = core_weights
-        self._told.tell(now, _Told(quantiles.astype(np.float32), core_mixed.astype(np.float32)))
+        self._told.tell(
+            now, _Told(quantiles.astype(np.float32), core_mixed.astype(np.float32), bins)
+        )
         return mixed
 
     def _mixed(self, of: Bools, quantiles: Floats, joined: Bools | None) -> tuple[Floats, Floats]:

@@ -10,15 +10,13 @@ Never: trusts a forecast that has been tried for less than a day.
 import numpy as np
 
 from prewarm.forecast import Setting
-from prewarm.scoring import at_level
+from prewarm.scoring import ROUNDING, at_level
 from prewarm.selection.pace import pace_bins
 from prewarm.selection.pending import Pending
 from prewarm.series import Bools, Floats
 
 PRICE_FACTORS = (0.25, 1.0, 4.0)
 HALF_LIFE_DAYS = 3.0
-ROUNDING = 1e-6
-"""Forecasts are made in single precision: what is off by less, of a value and a request, is not."""
 DEARER_TO_LOSE = 1.02
 """Once it acts it may be so much dearer before it loses the right: no flapping."""
 
@@ -46,7 +44,7 @@ class Gate:
         self._prices: Floats = np.array([waiting_to_idle * factor for factor in PRICE_FACTORS])
         self._forget = 0.5 ** (1 / (HALF_LIFE_DAYS * pace))
         self._enough = float(pace)
-        self._bought: Pending[Floats] = Pending(horizons)
+        self._bought: Pending[tuple[Floats, int]] = Pending(horizons)
         self.costs: Floats = np.zeros((forecasters, streams, len(horizons), len(PRICE_FACTORS)))
         self._tried: Floats = np.zeros((streams, len(horizons)))
         self.acts: Bools = np.zeros((streams, len(horizons)), np.bool_)
@@ -54,20 +52,21 @@ class Gate:
     def learn(self, now: int, values: Floats) -> None:
         """The value of bin `now`. Shape S."""
         self.costs *= self._forget
-        for place, bought in self._bought.due(now):
+        for place, (bought, bins) in self._bought.due(now):
             # A stream without a past has no last value to be compared with.
             seen = ~np.isnan(values) & ~np.isnan(bought[0, :, place, 0])
             off = values[:, None] - bought[:, :, place]
             off[np.abs(off) < ROUNDING * (1 + values[:, None])] = 0.0
             cost = np.where(off > 0, self._prices * off, -off)
-            self.costs[:, :, place] += np.where(seen[:, None], cost, 0.0)
-            self._tried[:, place] += seen
+            self.costs[:, :, place] += bins * np.where(seen[:, None], cost, 0.0)
+            self._tried[:, place] += bins * seen
         self._judge()
 
-    def tell(self, now: int, quantiles: Floats) -> None:
-        """What everyone forecast in bin `now`. Shape F x S x H x L."""
+    def tell(self, now: int, quantiles: Floats, bins: int = 1) -> None:
+        """What everyone forecast in bin `now`. Shape F x S x H x L. It stands for so many bins,
+        where not every one is forecast."""
         bought = [at_level(quantiles, self._levels, newsvendor(p)) for p in self._prices.tolist()]
-        self._bought.tell(now, np.stack(bought, axis=-1))
+        self._bought.tell(now, (np.stack(bought, axis=-1), bins))
 
     def _judge(self) -> None:
         last, ours = self.costs[0], self.costs[1]

@@ -98,7 +98,7 @@ class Selector:
         for at, values in enumerate(past.values):
             self.update(values)
             if at % FIT_STEP == 0:
-                self.predict()
+                self.predict(FIT_STEP)
 
     def update(self, values: Floats) -> None:
         """The next bin. Shape S; NaN is a hole, and so is what cannot be: what is below 0, or above
@@ -115,14 +115,15 @@ class Selector:
         if self._prior is not None:
             self._prior.update(usual, self._launches(now))
 
-    def predict(self) -> Floats:
-        """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past."""
+    def predict(self, bins: int = 1) -> Floats:
+        """Quantiles of what will be asked. Shape S x H x L; NaN for a stream without any past.
+        Everyone is judged by it as if so many bins had been forecast alike."""
         now = self.members.past.now
         each = self.members.quantiles()
         self.each = self._with_events(now, each)
-        raw = self._blend.mix(now, each)
+        raw = self._blend.mix(now, each, bins)
         found = self._conformal.correct(now, raw, self.watch.widening())
-        self._gate.tell(now, np.concatenate([each[self._last][None], found[None], each]))
+        self._gate.tell(now, np.concatenate([each[self._last][None], found[None], each]), bins)
         self._nearest.tell(now, found[:, 0])
         return self._with_events(now, self._with_prior(now, found))
 

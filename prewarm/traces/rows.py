@@ -80,7 +80,7 @@ def _table(file: str, text: str) -> tuple[list[str], list[_Line]]:
         raise TraceError(
             file, "is no table", "give CSV with a time column and one column a stream", line=1
         )
-    if any(_is_number(name) for name in header):
+    if _is_moment(header[_time_column(header)]):
         raise TraceError(
             file, "has no header", "name the columns in the first line, as in 't_s,c0,c1'", line=1
         )
@@ -176,8 +176,9 @@ def _number(cell: str) -> float:
         return _NAN
 
 
-def _is_number(cell: str) -> bool:
-    return not isnan(_number(cell))
+def _is_moment(cell: str) -> bool:
+    """What stands in a column of times, and is no name of one. Streams may be called "0" or "1"."""
+    return not isnan(_number(cell)) or _clock_us(cell, UTC, 0) is not None
 
 
 # --- times

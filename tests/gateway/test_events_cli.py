@@ -126,6 +126,7 @@ def test_nothing_is_announced_to_begin_with(state: Path) -> None:
         ((*START, "--end", "soon", "--uplift", "3"), "--end soon: not a time in ISO 8601"),
         (("--start", "soon", *SALE[2:]), "--start soon: not a time in ISO 8601. Write for example"),
         ((*START, "--duration", "4", "--uplift", "3"), "--duration 4: a bare number"),
+        ((*START, "--duration", "9999999d", "--uplift", "3"), "lasts for more than a year"),
         ((*START, "--duration", "0s", "--uplift", "3"), "--duration 0s: an event that takes no"),
         ((*SALE[:-1], "0"), "--uplift 0.0: too small. Write more than 0"),
         ((*SALE[:-1], "-1"), "--uplift -1.0: too small"),

@@ -182,6 +182,7 @@ GOOD = {
         ("start", "1764579600", "start", 8, "expected a time", "2026-12-01T09:00"),
         ("duration", "4", "duration", 9, "a bare number", "Write 4 s"),
         ("duration", "0 s", "duration", 9, "takes no time", "4 h"),
+        ("duration", "367 d", "duration", 9, "more than a year", "366 d at most"),
         ("uplift", "0", "uplift", 10, "too small", "more than 0"),
         ("uplift", "-2.5", "uplift", 10, "too small", "more than 0"),
         ("uplift", "1e9", "uplift", 10, "too large", "100"),

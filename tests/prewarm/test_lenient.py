@@ -45,6 +45,12 @@ def test_a_clean_file_has_no_notes(read: Read) -> None:
     assert found.panel.whole
 
 
+def test_streams_may_be_called_by_numbers(read: Read) -> None:
+    found = read("t_s,0,inf\n0,1,2\n60,3,4\n")
+    assert found.panel.streams == ("0", "inf")
+    same(found, 1, 3)
+
+
 def test_a_gap_and_an_empty_cell_are_holes(read: Read) -> None:
     found = read("t_s,a,b\n0,1,1\n60,,2\n240,3,3\n300,4,4\n360,5,5\n")
     same(found, 1, HOLE, HOLE, HOLE, 3, 4, 5)
@@ -256,6 +262,7 @@ def test_wider_bins_are_sums_and_a_hole_within_makes_one_of_all(read: Read) -> N
         ("", "is empty"),
         ("just words\nin lines\n", "is no table"),
         ("0,1\n60,2\n", "has no header"),
+        ("2024-05-07T00:00,a\n2024-05-07T01:00,2\n", "has no header"),
         ("t_s,a\n", "has no row that can be read"),
         ("t_s,a\nx,1\ny,2\n", "has no row that can be read"),
         ("t_s,x_hole\n0,1\n", "has no column of counts"),

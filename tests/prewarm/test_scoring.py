@@ -48,6 +48,16 @@ def lies_at(value: float, forecast: Sequence[float], v: float, rules: Rules = RU
     return float(pit(column([value]), quantiles, column([v]), rules)[0, 0])
 
 
+@pytest.mark.parametrize(("value", "rules"), [(0.7, WAVES), (7.3, WAVES), (123_456_789, RULES)])
+def test_a_constant_is_no_miss_for_being_rounded(value: float, rules: Rules) -> None:
+    """Single precision says 0.69999999, 7.30000019 and 123456792. All levels lie on the value, so
+    u is what is drawn."""
+    rounded = float(np.float32(value))
+    assert rounded != value
+    assert lies_at(value, [rounded] * 3, 0.3, rules) == pytest.approx(0.3)
+    assert lies_at(value * 1.001, [rounded] * 3, 0.3, rules) == 1.0
+
+
 def test_losses_are_divided_by_the_mean_of_the_stream() -> None:
     found = scored([10, 20], [12, 20, 22])
     # Mean 15. Median 12: off by 2 and 8, so 10 of 30; half of 10 over two bins is 2.5.

@@ -25,6 +25,12 @@ def panel(bins: int, width_us: int = 10 * MINUTE_US) -> Panel:
     return Panel(calendar=Calendar(0, width_us), streams=("a", "b", "c"), values=values)
 
 
+def test_horizons_of_more_bins_than_can_be_remembered_are_refused() -> None:
+    """Ten minutes are 600 000 bins of a millisecond."""
+    with pytest.raises(AskedError, match="too far for bins of 1 ms; 100000 bins at most"):
+        horizons_of("10m", 1000)
+
+
 def test_horizons_are_echoed_as_written_and_put_in_order() -> None:
     found = horizons_of("4h, 1.5h,60m", 10 * MINUTE_US)
     assert found == (Horizon("60m", 6), Horizon("1.5h", 9), Horizon("4h", 24))

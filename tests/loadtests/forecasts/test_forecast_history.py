@@ -1,5 +1,7 @@
 """Forecasts from the demand that a gateway recorded, or that was imported for it."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,20 @@ def test_a_back_test_reads_the_history(state: Path) -> None:
     assert found["streams"][0]["horizons"][0]["n"] == 288
     wider = told("backtest", *asked, "--bin", "10m", "--streams", "llama")
     assert (wider["bin_s"], wider["streams"][0]["horizons"][0]["n"]) == (600, 144)
+
+
+def test_rows_of_a_time_to_come_are_not_the_newest(state: Path) -> None:
+    """A clock that ran ahead once left a window of the year 2100."""
+    asked = ("--from-history", "--state-dir", state, "--score-from", "2d", "--horizons", "10m")
+    before = told("backtest", *asked)
+    with contextlib.closing(sqlite3.connect(state / "history.db")) as db, db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(windows)")]
+        others = ", ".join(name for name in columns if name != "start_us")
+        db.execute(
+            f"INSERT INTO windows (start_us, {others}) SELECT 4102444800000000, {others} "
+            "FROM windows WHERE width_s = 300 LIMIT 1"
+        )
+    assert told("backtest", *asked)["bins"] == before["bins"]
 
 
 def test_the_catalog_says_zone_and_price(state: Path) -> None:

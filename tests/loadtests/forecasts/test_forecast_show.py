@@ -59,6 +59,19 @@ def test_a_stream_is_shown_by_its_name_whatever_that_is(tmp_path: Path, name: st
     assert "<b>ü" not in html.read_text("utf-8")
 
 
+def test_bins_wider_than_a_day_have_one_row_and_a_day_of_milliseconds_is_refused(
+    tmp_path: Path,
+) -> None:
+    weeks, moments = tmp_path / "weeks.csv", tmp_path / "moments.csv"
+    weeks.write_text("\n".join(["t_s,a", *(f"{at * 604_800},{at}" for at in range(20))]))
+    moments.write_text("\n".join(["t_s,a", *(f"{at / 1000},{at % 5}" for at in range(2000))]))
+    (row,) = document("a", "--file", weeks)["rows"]
+    assert row["ahead_s"] == 604_800
+    done = show("a", "--file", moments)
+    assert done.exit_code == 2
+    assert "bins of 1 ms are too narrow to forecast a day in" in " ".join(done.stderr.split())
+
+
 def test_the_zone_is_that_of_the_people(file: Path) -> None:
     rows = document("s0", "--file", file, "--zone", "Asia/Tokyo")["rows"]
     assert rows[0]["local"].endswith("09:00")

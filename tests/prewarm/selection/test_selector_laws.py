@@ -72,7 +72,7 @@ def test_a_past_fitted_and_a_past_lived_through_are_one(values: Floats, first: i
     for at, value in enumerate(values[:first]):
         lived.update(value)
         if at % FIT_STEP == 0:
-            lived.predict()
+            lived.predict(FIT_STEP)
     assert np.array_equal(
         heard(fitted, values[first:]), heard(lived, values[first:]), equal_nan=True
     )
@@ -179,8 +179,10 @@ def test_whatever_is_handed_in_the_answer_is_a_sound_one(story: str) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 5.0, 1e9])
 def test_what_never_changes_is_forecast_to_stay(level: float) -> None:
-    said = heard(selector(told(1)), np.full((240, 1), level))
+    one = selector(told(1))
+    said = heard(one, np.full((240, 1), level))
     assert said[-1] == pytest.approx(np.full(said.shape[1:], level), rel=1e-5, abs=1e-6)
+    assert one.acts.all(), "to be right is not to be dearer than the last value"
 
 
 def test_impossible_values_are_holes() -> None:
