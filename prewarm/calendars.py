@@ -34,6 +34,11 @@ class Calendar:
     width_us: int
     zone: str = "UTC"
 
+    @property
+    def day_bins(self) -> int:
+        """How many bins a day of 24 hours has, one at least."""
+        return max(DAY_US // self.width_us, 1)
+
     def at_us(self, index: int) -> int:
         return self.start_us + index * self.width_us
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.catalog import ModelSpec
-from prewarm.calendars import DAY_US, US
+from prewarm.calendars import US
 from prewarm.events import ANNOUNCED_SD
 from prewarm.forecast import Setting
 from prewarm.series import Floats
@@ -94,7 +94,7 @@ class Prior:
         self._hints = hints
         self._alone = ALONE_PER_S * width_us / US if alone is None else alone
         self._z = np.array([NormalDist().inv_cdf(level) for level in setting.levels])
-        self._day_bins = max(DAY_US // width_us, 1)
+        self._day_bins = setting.calendar.day_bins
         self._nothing = np.full((count, self._horizons), np.nan)
         # Of the model's own time: bins, and the recent sums that `_Recent` tells of.
         self._bins = np.zeros(count)

@@ -36,6 +36,11 @@ class Rules:
     """Cost of a unit short over that of a unit idle."""
 
 
+def newsvendor(price: float) -> float:
+    """The quantile to buy where a unit short costs `price` times a unit idle."""
+    return price / (1 + price)
+
+
 def week_bins(calendar: Calendar) -> int:
     return max(7 * DAY_US // calendar.width_us, 1)
 
@@ -61,7 +66,7 @@ def score(
 
     def cost(price: float) -> Floats:
         """Of buying the newsvendor's quantile at this price of waiting to idle."""
-        bought = at_level(quantiles, rules.levels, price / (1 + price))
+        bought = at_level(quantiles, rules.levels, newsvendor(price))
         return loss(bought, price, 1.0)
 
     error = np.where(counts, np.abs(values - median), 0.0)

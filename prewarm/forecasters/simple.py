@@ -2,15 +2,13 @@
 of earlier days. Pure.
 
 In: the past of all streams. Out: a number for each stream and horizon. Never: draws on more than a
-look back; NaN where the season has not come round, for which `or_last_value` is the remedy.
+look back; NaN where the season has not come round, for which `OrLastValue` is the remedy.
 """
-
-from functools import partial
 
 import numpy as np
 
 from prewarm.calendars import US
-from prewarm.forecast import PointFactory, PointForecaster, Setting
+from prewarm.forecast import PointForecaster, Setting
 from prewarm.forecasters.seasons import SameTimes, first_seen, mean_seen, window_before
 from prewarm.past import Past
 from prewarm.series import Floats
@@ -119,10 +117,11 @@ class WeekMean:
 
 
 class OrLastValue:
-    """A forecaster that says the last value where another has nothing to say."""
+    """A forecaster that says the last value where another has nothing to say: so that all are
+    scored on the same bins, before their season has come round too."""
 
-    def __init__(self, setting: Setting, inner: PointFactory) -> None:
-        self._inner: PointForecaster = inner(setting)
+    def __init__(self, setting: Setting, inner: PointForecaster) -> None:
+        self._inner = inner
         self._last = LastValue(setting)
 
     def update(self, past: Past) -> None:
@@ -132,12 +131,6 @@ class OrLastValue:
     def points(self, past: Past) -> Floats:
         said = self._inner.points(past)
         return np.where(np.isnan(said), self._last.last[:, None], said)
-
-
-def or_last_value(inner: PointFactory) -> PointFactory:
-    """For scores: so that all forecasters are scored on the same bins, before their season has come
-    round too."""
-    return partial(OrLastValue, inner=inner)
 
 
 def flat(level: Floats, horizons: int) -> Floats:

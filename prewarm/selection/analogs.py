@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prewarm.forecast import Setting
 from prewarm.past import Past
-from prewarm.selection.pace import day_bins, pace_bins
+from prewarm.selection.pace import pace_bins
 from prewarm.selection.weighted import weighted_quantiles
 from prewarm.series import Floats, Singles
 
@@ -62,8 +62,7 @@ class Analogs:
 
     def __init__(self, setting: Setting) -> None:
         streams, horizons = len(setting.streams), len(setting.horizons)
-        self._setting = setting
-        self._day_bins = day_bins(setting.calendar)
+        self._day_bins = setting.calendar.day_bins
         self._pace_bins = pace_bins(setting.calendar)
         self._looked_at = min(KEPT_DAYS * self._day_bins, KEPT_BINS)
         self._kept = self._looked_at + max(setting.horizons) + 1

@@ -11,7 +11,6 @@ import numpy as np
 from prewarm.forecast import Setting
 from prewarm.forecasters.seasons import SameTimes, mean_seen, window_before
 from prewarm.past import Past
-from prewarm.selection.pace import day_bins
 from prewarm.series import Floats
 
 SAID = ("last_value", "day", "week", "week_mean", "mean_hour", "ewma")
@@ -37,7 +36,7 @@ class Features:
     def __init__(self, setting: Setting) -> None:
         self._horizons = len(setting.horizons)
         self._weeks = SameTimes(setting.horizons, _WEEKS)
-        self._day_bins = day_bins(setting.calendar)
+        self._day_bins = setting.calendar.day_bins
 
     def of(self, past: Past, said: dict[str, Floats]) -> Floats:
         """Shape H x S x K. `said`: points S x H by forecaster."""

@@ -10,7 +10,7 @@ Never: trusts a forecast that has been tried for less than a day.
 import numpy as np
 
 from prewarm.forecast import Setting
-from prewarm.scoring import ROUNDING, at_level
+from prewarm.scoring import ROUNDING, at_level, newsvendor
 from prewarm.selection.pace import pace_bins
 from prewarm.selection.pending import Pending
 from prewarm.series import Bools, Floats
@@ -19,11 +19,6 @@ PRICE_FACTORS = (0.25, 1.0, 4.0)
 HALF_LIFE_DAYS = 3.0
 DEARER_TO_LOSE = 1.02
 """Once it acts it may be so much dearer before it loses the right: no flapping."""
-
-
-def newsvendor(price: float) -> float:
-    """The quantile to buy where a unit short costs `price` times a unit idle."""
-    return price / (1 + price)
 
 
 class Gate:

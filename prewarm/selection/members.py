@@ -5,8 +5,7 @@ Never: ranks them; takes another's failure for its own: a guest is handed in gua
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +57,7 @@ class Members:
         self._guests = guests
         made = {name: make(setting) for name, make in POINTS.items()}
         self._points = {
-            name: OrLastValue(setting, partial(_as_made, point))
-            for name, point in {**made, **guests.points}.items()
+            name: OrLastValue(setting, point) for name, point in {**made, **guests.points}.items()
         }
         roots = tuple(name for name in self._points if name in ROOTS)
         plain = tuple(name for name in self._points if name not in ROOTS)
@@ -128,16 +126,6 @@ class Members:
         self._mean = np.where(seen, np.where(known, moved, values), self._mean)
 
 
-def _as_made(point: PointForecaster, _: Setting) -> PointForecaster:
-    return point
-
-
 def _stacked(setting: Setting, times: int) -> Setting:
     """The same setting for the streams of so many forecasters, one after the other."""
-    return Setting(
-        calendar=setting.calendar,
-        streams=setting.streams * times,
-        horizons=setting.horizons,
-        levels=setting.levels,
-        whole=setting.whole,
-    )
+    return replace(setting, streams=setting.streams * times)

@@ -1,10 +1,10 @@
 """How fast to learn and to forget, in bins. Pure.
 
-In: a time axis. Out: how many bins a day has, and how many bins count as a day's worth of learning.
+In: a time axis. Out: how many bins count as a day's worth of learning.
 Bins below a minute are about what goes on right now: there four minutes are long.
 """
 
-from prewarm.calendars import DAY_US, US, Calendar
+from prewarm.calendars import US, Calendar
 
 LONGEST = 288
 """The bins of a day of five minutes."""
@@ -12,9 +12,5 @@ SHORT_US = 60 * US
 SHORTEST = 12
 
 
-def day_bins(calendar: Calendar) -> int:
-    return max(DAY_US // calendar.width_us, 1)
-
-
 def pace_bins(calendar: Calendar) -> int:
-    return min(day_bins(calendar), SHORTEST if calendar.width_us < SHORT_US else LONGEST)
+    return min(calendar.day_bins, SHORTEST if calendar.width_us < SHORT_US else LONGEST)

@@ -8,7 +8,7 @@ from prewarm.calendars import US
 from prewarm.forecast import PointFactory
 from prewarm.forecasters.holt_winters import DAMPING, TREND, VARIANTS
 from prewarm.forecasters.registry import POINTS, ROOTS, SIMPLE
-from prewarm.forecasters.simple import or_last_value
+from prewarm.forecasters.simple import OrLastValue
 from tests.prewarm.said import HOLE, HOUR6_US, HOUR_US, MIN10_US, column, last_points, setting
 from tests.prewarm.said import points as all_points
 
@@ -67,7 +67,9 @@ def test_before_the_season_has_come_round_there_is_nothing_to_say() -> None:
 
 def test_for_scores_the_last_value_stands_in_until_then() -> None:
     # Three bins in: the fourth has no day before it. With four, the fifth has: the first bin.
-    said = all_points(or_last_value(POINTS["day"]), column([5, 6, 7, 8]), setting())
+    said = all_points(
+        lambda told: OrLastValue(told, POINTS["day"](told)), column([5, 6, 7, 8]), setting()
+    )
     assert said[:, 0, 0].tolist() == [5, 6, 7, 5]
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from prewarm.selection.gate import Gate, newsvendor
+from prewarm.scoring import newsvendor
+from prewarm.selection.gate import Gate
 from prewarm.series import Floats
 from tests.prewarm.said import HOLE, HOUR_US, setting
 
