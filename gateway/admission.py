@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gateway.openai_api import Refusal
 from gateway.routing import Lane, RoutingTable, pick
 from placement.catalog import ModelSpec, Tenant
-from prewarm.demand import ModelDemand, RateMeter
+from placement.planning.demand import ModelDemand, RateMeter
 
 US = 1_000_000
 WANTED_US = 30 * US
@@ -194,12 +194,18 @@ class Admission:
 
 def demand_of(spec: ModelSpec, admission: Admission, rates: RateMeter, now_us: int) -> ModelDemand:
     """What the control loop is told of a model, by a live gateway and by a simulated one."""
+    rate_per_s = rates.rate_per_s(spec.id, now_us)
+    answered, prompt_tokens, output_tokens = rates.answered(spec.id)
     return ModelDemand(
         model_id=spec.id,
         held=admission.held(spec.id),
         in_flight=sum(lane.in_flight for lane in admission.table.lanes(spec.id)),
         oldest_held_us=admission.oldest_held_us(spec.id),
-        rate_per_s=rates.rate_per_s(spec.id, now_us),
+        rate_per_s=rate_per_s,
         last_arrival_us=rates.last_us.get(spec.id, 0),
         wanted=admission.wanted(spec.id, now_us),
+        offered=rates.offered(spec.id),
+        answered=answered,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
     )

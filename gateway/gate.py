@@ -19,8 +19,8 @@ from gateway.wire import Request
 from placement.catalog import Adapter, Catalog, ModelSpec, Tenant
 from placement.clock import Clock
 from placement.engines.readings import Readings
+from placement.planning.demand import ModelDemand, RateMeter
 from placement.snapshot import ClusterSnapshot
-from prewarm.demand import ModelDemand, RateMeter
 from prewarm.windows import WindowBook
 
 log = logging.getLogger("warmtide.gateway")
@@ -180,6 +180,8 @@ class Gate:
 
     def ended(self, record: Record, now_us: int) -> None:
         """A journey is over."""
+        if record.outcome is OutcomeKind.ANSWERED:
+            self.rates.ended(record.model_id, record.prompt_tokens, record.output_tokens)
         self.windows.depart(
             record.model_id,
             now_us,

@@ -26,6 +26,14 @@ class ReasonCode(StrEnum):
     REMOVED_FROM_CATALOG = "removed_from_catalog"
     FAILED_REPLICA = "failed_replica"
     OPERATOR = "operator"
+    FORECAST = "forecast"
+    """Expected demand is worth more than what it takes."""
+    PREWARM = "prewarm"
+    """Nearer to serving, for it may be needed soon."""
+    STALE_PREWARM = "stale_prewarm"
+    """Something else is worth more in its place."""
+    RESIDENCY = "residency"
+    """The residency plan wants this engine to exist, or to end."""
 
 
 class Reason(Frozen, frozen=True, kw_only=True):
@@ -200,8 +208,28 @@ class Want(Frozen, frozen=True, kw_only=True):
     model_id: ModelId
     why: str
     eta_us: int = 0
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class LaunchNode(Frozen, frozen=True, kw_only=True, tag="launch", tag_field="change"):
+    """A node of the catalog that is absent is asked for."""
+
+    node_id: NodeId
+    why: Reason
+
+
+class ReturnNode(Frozen, frozen=True, kw_only=True, tag="return", tag_field="change"):
+    """A node on which nothing serves or moves is given back."""
+
+    node_id: NodeId
+    why: Reason
+
+
+NodeChange: TypeAlias = LaunchNode | ReturnNode
 
 
 class Plan(Frozen, frozen=True, kw_only=True):
     actions: tuple[Action, ...] = ()
     wants: tuple[Want, ...] = ()
+    nodes: tuple[NodeChange, ...] | None = None
+    """None: this policy does not decide about nodes."""

@@ -4,8 +4,9 @@ In: what the fleet and the gateway observed, answers and outcomes of actions, th
 Never: awaits, reads a clock, sends anything.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -22,12 +23,15 @@ from placement.plan import (
     Refused,
     Start,
 )
+from placement.planning.demand import ModelDemand
+from placement.planning.draft import Draft, Elastic, Facts, Room
+from placement.planning.outlook import Outlook
+from placement.planning.overlay import Pending, overlay
+from placement.planning.paths import DemandPaths
+from placement.planning.reactive import eta_us, plan_reactive, wanted_replicas
+from placement.planning.resident import Residency
+from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot, Phase
-from prewarm.demand import ModelDemand
-from prewarm.draft import Draft, Facts, Room
-from prewarm.overlay import Pending, overlay
-from prewarm.planning import Decision, Ids
-from prewarm.reactive import eta_us, plan_reactive, wanted_replicas
 
 US = 1_000_000
 BACKOFF_FIRST_US = US
@@ -42,6 +46,8 @@ class Observed(Frozen, frozen=True, kw_only=True, tag="observed"):
     snapshot: ClusterSnapshot
     demand: tuple[ModelDemand, ...] = ()
     in_flight: dict[str, int] = msgspec.field(default_factory=dict)
+    elastic: Elastic | None = None
+    """Where nodes may be launched and given back."""
 
 
 class Answered(Frozen, frozen=True, kw_only=True, tag="refused"):
@@ -67,15 +73,37 @@ Event: TypeAlias = Observed | Answered | Ended | Reloaded
 Decide: TypeAlias = Callable[[Facts, Ids], Decision]
 
 
+class Foresight(Protocol):
+    """Who forecasts: it sees every observation, and says what is expected."""
+
+    @abstractmethod
+    def see(self, seen: Observed) -> None: ...
+
+    @abstractmethod
+    def outlook(self, now_us: int) -> Outlook: ...
+
+    @abstractmethod
+    def paths(self, now_us: int) -> DemandPaths | None:
+        """Fresh joint paths where a new residency plan is due, else None."""
+
+
 class Controller:
     """`prefix` makes action ids unique across restarts: the edge hands in the time it started.
 
     `decide` is the policy; what it needs remembered between two rounds is remembered here.
     """
 
-    def __init__(self, catalog: Catalog, prefix: str, decide: Decide = plan_reactive) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        prefix: str,
+        decide: Decide = plan_reactive,
+        foresight: Foresight | None = None,
+    ) -> None:
         self.catalog = catalog
         self._decide = decide
+        self._foresight = foresight
+        self._residency: Residency | None = None
         self._prefix = prefix
         self._ids = Ids(self._next_action_id, self._next_replica_id)
         self._actions = 0
@@ -129,6 +157,8 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
+        if self._foresight is not None:
+            self._foresight.see(seen)
         decision = self._decide(self._facts(seen), self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
@@ -139,7 +169,7 @@ class Controller:
         return decision.plan
 
     def _facts(self, seen: Observed) -> Facts:
-        pending = self._pending.values()
+        pending, foresight = self._pending.values(), self._foresight
         return Facts(
             snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
@@ -150,6 +180,9 @@ class Controller:
             cleared_for=self._cleared_for,
             rooms=self._rooms,
             excess_since_us=self._excess_since_us,
+            outlook=foresight.outlook(seen.at_us) if foresight is not None else None,
+            residency=self._residency,
+            elastic=seen.elastic,
             now_us=seen.at_us,
         )
 

@@ -13,9 +13,9 @@ from placement.catalog import Catalog
 from placement.clock import Clock, monotonic_us
 from placement.fleet import ActionEnded, Fleet, FleetChanged, FleetEvent
 from placement.plan import Accepted, Action, Outcome, Plan, RefusalCode, Refused, stepping_down
+from placement.planning.demand import ModelDemand
 from placement.snapshot import ClusterSnapshot
 from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
-from prewarm.demand import ModelDemand
 
 log = logging.getLogger("warmtide.controller")
 

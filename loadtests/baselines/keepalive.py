@@ -16,11 +16,11 @@ from placement.catalog import ModelSpec, ReplicaId
 from placement.edges import footprint_bytes
 from placement.feasibility import freeing_in_the_way, start_in_the_way
 from placement.plan import Victim
+from placement.planning.climbs import Climb
+from placement.planning.draft import Draft, Facts, sets_for
+from placement.planning.victims import enough
+from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import NodeState, ReplicaState, Rung
-from prewarm.climbs import Climb
-from prewarm.draft import Draft, Facts, sets_for
-from prewarm.planning import Decision, Ids, Planning
-from prewarm.victims import enough
 
 
 class KeepAlive:

@@ -10,11 +10,11 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, footprint_bytes
 from placement.feasibility import room_for_start
 from placement.plan import Reason, ReasonCode, Victim
+from placement.planning.climbs import Climb
+from placement.planning.demand import ModelDemand
+from placement.planning.draft import Draft, sets_for, weights_at
+from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
-from prewarm.climbs import Climb
-from prewarm.demand import ModelDemand
-from prewarm.draft import Draft, sets_for, weights_at
-from prewarm.planning import Planning
 
 WHY_START = Reason(code=ReasonCode.HELD_REQUESTS)
 WHY_FAILED = Reason(code=ReasonCode.FAILED_REPLICA)

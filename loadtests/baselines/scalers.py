@@ -11,10 +11,10 @@ from math import ceil
 from loadtests.baselines.on_demand import WHY_START, FreeRoom, end_failed, have
 from placement.catalog import ModelSpec
 from placement.plan import Reason, ReasonCode
+from placement.planning.demand import ModelDemand
+from placement.planning.draft import Facts
+from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase
-from prewarm.demand import ModelDemand
-from prewarm.draft import Facts
-from prewarm.planning import Decision, Ids, Planning
 
 US = 1_000_000
 

@@ -20,12 +20,12 @@ from placement.constants import ACTIVATIONS_BYTES
 from placement.edges import host_bytes
 from placement.feasibility import gpu_sets, room_for_start, usable_hbm_bytes
 from placement.plan import Reason, ReasonCode
+from placement.planning.climbs import Climb
+from placement.planning.draft import Draft, Facts
+from placement.planning.writing import Decision, Ids, Planning
 from placement.service_time import kv_tokens
 from placement.snapshot import Rung
-from prewarm.climbs import Climb
 from prewarm.controller import Controller
-from prewarm.draft import Draft, Facts
-from prewarm.planning import Decision, Ids, Planning
 
 FULL_SHARE = 0.8
 """A replica is planned to hold this share of its slots on average, as the scalers plan it."""

@@ -13,8 +13,8 @@ from gateway.openai_api import Refusal
 from gateway.routing import Lane, RoutingTable
 from loadtests.simulator.port import SimRequest, Stage
 from placement.catalog import Catalog, ModelSpec
+from placement.planning.demand import ModelDemand, RateMeter
 from placement.snapshot import ClusterSnapshot
-from prewarm.demand import ModelDemand, RateMeter
 
 
 class OwnFront:
@@ -56,6 +56,8 @@ class OwnFront:
             self._stage.refuse(request, verdict.why)
 
     def ended(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002
+        if request.first_us > 0:
+            self.rates.ended(request.spec.id, request.prompt_tokens, request.output_tokens)
         self._free_slot(request)
 
     def lost(self, request: SimRequest, replica_id: str) -> None:  # noqa: ARG002

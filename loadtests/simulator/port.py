@@ -17,9 +17,9 @@ from gateway.openai_api import Refusal
 from gateway.routing import Lane
 from placement.catalog import Catalog, ModelSpec, World
 from placement.plan import Plan
+from placement.planning.demand import ModelDemand
 from placement.snapshot import ClusterSnapshot
 from prewarm.controller import Event
-from prewarm.demand import ModelDemand
 from prewarm.traces.records import Requests
 
 LATE_US = 999_000_000

@@ -6,9 +6,9 @@ from loadtests.baselines.keepalive import KeepAlive
 from loadtests.baselines.scalers import POLL_US, QueueScaler, Scale
 from placement.catalog import Catalog, ModelId, World
 from placement.plan import Plan
+from placement.planning.demand import ModelDemand
 from placement.snapshot import ClusterSnapshot, Rung
 from prewarm.controller import Controller, Observed
-from prewarm.demand import ModelDemand
 from tests.baselines.hand import HandCluster, replica, told
 from tests.baselines.small import nodes, served
 from tests.builders import catalog, model

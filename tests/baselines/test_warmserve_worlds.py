@@ -17,9 +17,9 @@ from loadtests.scenarios.traced import traced
 from loadtests.simulator.world import simulate
 from loadtests.trace_places import traces_folder
 from placement.catalog import ModelId, ModelSpec, World
+from placement.planning.demand import ModelDemand
 from placement.snapshot import Phase, ReplicaState, Rung
 from prewarm.controller import Observed
-from prewarm.demand import ModelDemand
 from tests.baselines.hand import HandCluster, HandStage, finish, replica, request, told
 from tests.baselines.small import nodes, served
 from tests.builders import catalog

@@ -29,9 +29,9 @@ from placement.plan import (
     Restore,
     Start,
 )
+from placement.planning.demand import ModelDemand
 from placement.snapshot import ClusterSnapshot, Lack, Phase, Rung
 from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
-from prewarm.demand import ModelDemand
 from tests.builders import GB, catalog, model, node
 
 US = 1_000_000

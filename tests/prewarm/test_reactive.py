@@ -21,6 +21,8 @@ from placement.plan import (
     Start,
     Warm,
 )
+from placement.planning.demand import RateMeter
+from placement.planning.overlay import Pending, overlay
 from placement.snapshot import (
     Lack,
     Phase,
@@ -28,8 +30,6 @@ from placement.snapshot import (
     Rung,
 )
 from prewarm.controller import Answered, Controller, Ended, Observed, Reloaded
-from prewarm.demand import RateMeter
-from prewarm.overlay import Pending, overlay
 from tests.builders import GB, catalog, model, node
 from tests.prewarm.worlds import NOW_US, US, asked_of, asks, decide, fleet, seen, stands
 

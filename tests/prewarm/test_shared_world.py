@@ -13,9 +13,9 @@ from placement.catalog import Mechanism, ModelSpec, World
 from placement.edges import footprint_bytes, legal_steps
 from placement.feasibility import recounted, reserved, usable_hbm_bytes
 from placement.plan import Action, Drain, Evict, Plan, Promote, Restore, Start, Warm
+from placement.planning.overlay import Pending, overlay
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 from prewarm.controller import Controller, Observed
-from prewarm.overlay import Pending, overlay
 from tests.builders import GB, catalog, model, node
 from tests.prewarm.worlds import NOW_US, US, asked_of, asks, decide, fleet, seen, stands
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from placement.catalog import Catalog, ModelId, NodeId, ReplicaId
 from placement.feasibility import recounted
 from placement.plan import Plan
+from placement.planning.demand import ModelDemand
 from placement.snapshot import (
     ClusterSnapshot,
     GpuState,
@@ -17,7 +18,6 @@ from placement.snapshot import (
     Rung,
 )
 from prewarm.controller import Controller, Observed
-from prewarm.demand import ModelDemand
 
 US = 1_000_000
 NOW_US = 10_000 * US

@@ -14,8 +14,8 @@ from loadtests.baselines.warmserve.instances import Instance
 from loadtests.simulator.front import Watch
 from loadtests.simulator.port import SimRequest, Stage
 from placement.catalog import ModelId
+from placement.planning.demand import ModelDemand
 from placement.snapshot import ClusterSnapshot
-from prewarm.demand import ModelDemand
 
 RETRY_US = US
 READINESS_POLL_US = 50_000

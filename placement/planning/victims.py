@@ -10,8 +10,8 @@ from placement.catalog import ModelSpec, ReplicaId
 from placement.edges import edge_us, gpu_bytes, legal, step_edge
 from placement.feasibility import replica_gpu_bytes, replica_host_bytes, room_for_step
 from placement.plan import Victim
+from placement.planning.draft import Draft
 from placement.snapshot import NodeState, ReplicaState, Rung
-from prewarm.draft import Draft
 
 Steps = dict[ReplicaId, Rung | None]
 

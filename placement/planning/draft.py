@@ -16,8 +16,10 @@ from placement.feasibility import (
     recounted,
     replica_gpu_bytes,
 )
+from placement.planning.demand import ModelDemand
+from placement.planning.outlook import Outlook
+from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
-from prewarm.demand import ModelDemand
 
 US = 1_000_000
 TENURE_US_MIN = 2 * US
@@ -39,6 +41,17 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elastic:
+    """Nodes of the catalog that may be launched and given back."""
+
+    lead_us: int
+    """From the launch until a node takes actions. It is paid for meanwhile."""
+    nodes_min: int
+    coming: Mapping[str, int] = field(default_factory=dict)
+    """Nodes that were launched and are not there yet, and when they will be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that a decision may look at. `models` also holds those that left the catalog."""
 
@@ -55,6 +68,12 @@ class Facts:
     """By model: the room being made for it."""
     excess_since_us: Mapping[str, int] = field(default_factory=dict)
     """Models that have had more serving replicas than they need, and since when."""
+    outlook: Outlook | None = None
+    """What is expected. None: nobody forecasts, and decisions are reactive."""
+    residency: Residency | None = None
+    """The engines that are to exist. None: no slow plan was made."""
+    elastic: Elastic | None = None
+    """None: the nodes of the catalog are what there is."""
     now_us: int = 0
 
 

@@ -20,9 +20,16 @@ from placement.feasibility import (
     wrong_gpu_set,
 )
 from placement.plan import Victim
+from placement.planning.draft import Draft, sets_for, weights_at
+from placement.planning.victims import (
+    choose_victims,
+    covers,
+    enough,
+    host_given,
+    host_victims,
+    price,
+)
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
-from prewarm.draft import Draft, sets_for, weights_at
-from prewarm.victims import choose_victims, covers, enough, host_given, host_victims, price
 
 GpuSets: TypeAlias = tuple[tuple[int, ...], ...]
 Taken: TypeAlias = Container[tuple[str, tuple[int, ...]]]

@@ -27,10 +27,10 @@ from placement.plan import (
     Want,
     Warm,
 )
+from placement.planning.climbs import Climb
+from placement.planning.draft import Draft, Facts, Room
+from placement.planning.overlay import starting
 from placement.snapshot import Phase, ReplicaState, Rung
-from prewarm.climbs import Climb
-from prewarm.draft import Draft, Facts, Room
-from prewarm.overlay import starting
 
 US = 1_000_000
 DEADLINE_FACTOR = 4

@@ -11,12 +11,12 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
+from placement.planning.climbs import Climb, climbs, ever_fits, free_climb, need_on
+from placement.planning.demand import ModelDemand
+from placement.planning.draft import Draft, Facts, Room, sets_for
+from placement.planning.victims import to_drain
+from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
-from prewarm.climbs import Climb, climbs, ever_fits, free_climb, need_on
-from prewarm.demand import ModelDemand
-from prewarm.draft import Draft, Facts, Room, sets_for
-from prewarm.planning import Decision, Ids, Planning
-from prewarm.victims import to_drain
 
 US = 1_000_000
 PATIENCE_US = 10 * US
