@@ -127,12 +127,14 @@ class _Standing:
     def _soon(self, spec: ModelSpec, within_us: int) -> float:
         """The probability that one more replica of this model is needed within that time."""
         serving = sum(map(serves_or_will, self._draft.of_model(spec.id)))
-        outlook = self._facts.outlook
-        if outlook is not None and outlook.of(spec.id) is not None:
+        outlook, demand = self._facts.outlook, self._facts.demand.get(spec.id)
+        known = outlook.of(spec.id) if outlook is not None else None
+        if outlook is not None and known is not None and known.need:
             return outlook.share(outlook.mask(spec.id, serving + 1, within_us))
-        demand = self._facts.demand.get(spec.id)
-        rate_per_s = demand.rate_per_s if demand is not None and not serving else 0.0
-        return min(rate_per_s * within_us / US, 1.0)
+        if serving:
+            return 0.0
+        rate_per_s = demand.rate_per_s if demand is not None else 0.0
+        return min(max(rate_per_s, known.rate_per_s if known else 0.0) * within_us / US, 1.0)
 
     # --- room
 

@@ -1,13 +1,13 @@
 """Small clusters and futures for the residency plan, and its value worked out the slow way."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
 from hypothesis import strategies as st
 
-from placement.catalog import Catalog, ModelSpec, NodeId, NodeSpec, ReplicaId
+from placement.catalog import Catalog, ModelId, ModelSpec, NodeId, NodeSpec, ReplicaId
 from placement.edges import climb_us, footprint_bytes, gpu_bytes, host_bytes
 from placement.feasibility import gpu_sets, usable_hbm_bytes
 from placement.planning.draft import Facts
@@ -19,7 +19,7 @@ from tests.prewarm.worlds import NOW_US, fleet
 
 US = 1_000_000
 STEP_US = 300 * US
-Needs = dict[str, list[list[int]]]
+Needs = Mapping[ModelId, list[list[int]]]
 
 
 def sleeps(
@@ -32,7 +32,7 @@ def sleeps(
 ) -> ReplicaState:
     return ReplicaState(
         replica_id=ReplicaId(replica_id),
-        model_id=model_id,  # type: ignore[arg-type]
+        model_id=ModelId(model_id),
         node_id=NodeId(node_id),
         gpu_ids=gpus,
         rung=rung,
