@@ -9,7 +9,8 @@ as its loss will cost the others; and in any case after `PATIENCE_US`, so that n
 ever.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from placement.plan import Reason, ReasonCode
 from placement.planning.climbs import need_on
@@ -20,6 +21,7 @@ from placement.planning.victims import to_drain
 from placement.planning.writing import Planning
 from placement.snapshot import ReplicaState
 
+Place: TypeAlias = tuple[float, str, tuple[int, ...], tuple[ReplicaState, ...]]
 US = 1_000_000
 PATIENCE_US_MIN = 2 * US
 """So long a place may fall free by itself."""
@@ -36,17 +38,7 @@ def clear_place(planning: Planning, model: Expected, models: Mapping[str, Expect
     since_us = planning.facts.now_us - demand.oldest_held_us if demand and demand.held else 0
     if since_us < PATIENCE_US_MIN:
         return
-    options = []
-    for node in draft.nodes.values():
-        for gpus in sets_for(spec, draft.spec_of(node)):
-            if not node.starting_gpus.isdisjoint(gpus):
-                continue
-            if draft.promised_to_another(spec, node.node_id, gpus):
-                continue
-            busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))
-            if busy:
-                loss = sum(_missed(planning, models, r) for r in busy)
-                options.append((loss, node.node_id, gpus, busy))
+    options = list(_places(planning, model, models))
     if not options:
         return
     loss, node_id, gpus, busy = min(options, key=lambda o: o[:3])
@@ -58,6 +50,20 @@ def clear_place(planning: Planning, model: Expected, models: Mapping[str, Expect
     why = Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id)
     for replica in busy:
         planning.drain(replica, why)
+
+
+def _places(planning: Planning, model: Expected, models: Mapping[str, Expected]) -> Iterator[Place]:
+    """GPU sets that would be free once those who are busy there have gone, and their loss."""
+    draft, spec = planning.draft, model.spec
+    for node in draft.nodes.values():
+        for gpus in sets_for(spec, draft.spec_of(node)):
+            in_the_way = not node.starting_gpus.isdisjoint(gpus)
+            if in_the_way or draft.promised_to_another(spec, node.node_id, gpus):
+                continue
+            busy = to_drain(draft, spec, node, gpus, need_on(spec, node, gpus))
+            if busy:
+                loss = sum(_missed(planning, models, r) for r in busy)
+                yield loss, node.node_id, gpus, busy
 
 
 def _missed(planning: Planning, models: Mapping[str, Expected], replica: ReplicaState) -> float:
