@@ -13,6 +13,7 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
+from placement.planning.buddies import Buddies
 from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, weights_at
@@ -94,14 +95,18 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options = climbs(self._draft, model.spec)
+        options, buddies = climbs(self._draft, model.spec), self._buddies()
         options = [c for c in options if self._pays(model, coming, c)]
-        waiters = model.waiters(0.0) * model.price
+        waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
 
         def cost(climb: Climb) -> tuple[float, object]:
-            return (climb.takes_us * waiters + climb.loss_us, climb.key)
+            breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
+            return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
 
         return min(options, key=cost, default=None)
+
+    def _buddies(self) -> Buddies:
+        return Buddies(self._draft, self._models, self._ranks)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost
