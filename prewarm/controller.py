@@ -6,6 +6,7 @@ Never: awaits, reads a clock, sends anything.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
 from placement.planning.reactive import eta_us, plan_reactive, wanted_replicas
+from placement.planning.residency import plan_residency
 from placement.planning.resident import Residency
 from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot, Phase
@@ -157,9 +159,8 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        if self._foresight is not None:
-            self._foresight.see(seen)
-        decision = self._decide(self._facts(seen), self._ids)
+        facts = self._foreseen(seen)
+        decision = self._decide(facts, self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
@@ -167,6 +168,17 @@ class Controller:
         self._rooms = dict(decision.rooms)
         self._draft = decision.draft
         return decision.plan
+
+    def _foreseen(self, seen: Observed) -> Facts:
+        """The facts; with a new residency plan where whoever forecasts says that one is due."""
+        if self._foresight is None:
+            return self._facts(seen)
+        self._foresight.see(seen)
+        facts, paths = self._facts(seen), self._foresight.paths(seen.at_us)
+        if paths is None:
+            return facts
+        self._residency = plan_residency(facts, paths)
+        return replace(facts, residency=self._residency)
 
     def _facts(self, seen: Observed) -> Facts:
         pending, foresight = self._pending.values(), self._foresight

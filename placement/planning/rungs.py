@@ -22,6 +22,7 @@ from placement.planning.prewarming import prewarm
 from placement.planning.ranks import Ranks, serves_or_will
 from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
 from placement.planning.scaling import Wanted, wanted, worth
+from placement.planning.standing import work_towards
 from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
@@ -60,6 +61,7 @@ class _Round:
                 self._serve(model)
         self._settle()
         prewarm(self._planning, self._models, self._ranks)
+        work_towards(self._planning)
         return self._planning.decision()
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
