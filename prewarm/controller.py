@@ -24,7 +24,7 @@ from placement.plan import (
     Start,
 )
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Draft, Elastic, Facts, Room
+from placement.planning.draft import Draft, Elastic, Facts, Going, Room
 from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
@@ -115,6 +115,7 @@ class Controller:
         self._cleared_for: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
         self._excess_since_us: dict[str, int] = {}
+        self._going = Going()
         self._last: Observed | None = None
         self._draft: Draft | None = None
 
@@ -165,6 +166,7 @@ class Controller:
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
         self._cleared_for = dict(decision.cleared_for)
         self._rooms = dict(decision.rooms)
+        self._going = decision.going
         self._draft = decision.draft
         return decision.plan
 
@@ -183,6 +185,7 @@ class Controller:
             outlook=foresight.outlook(seen.at_us) if foresight is not None else None,
             residency=self._residency,
             elastic=seen.elastic,
+            going=self._going,
             now_us=seen.at_us,
         )
 

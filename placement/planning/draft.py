@@ -49,6 +49,19 @@ class Elastic:
     nodes_min: int
     coming: Mapping[str, int] = field(default_factory=dict)
     """Nodes that were launched and are not there yet, and when they will be."""
+    since_us: Mapping[str, int] = field(default_factory=dict)
+    """Since when each node has been paid for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Going:
+    """What is remembered of nodes of which there are too many."""
+
+    too_many_since_us: int | None = None
+    """Since when fewer would do, without a break."""
+    node_id: str = ""
+    """It takes nothing new, and is given back once nothing runs there."""
+    since_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +87,7 @@ class Facts:
     """The engines that are to exist. None: no slow plan was made."""
     elastic: Elastic | None = None
     """None: the nodes of the catalog are what there is."""
+    going: Going = Going()
     now_us: int = 0
 
 
@@ -234,9 +248,16 @@ class Draft:
                 most[g] += held
         return Bytes(free=free, most=tuple(most))
 
+    def leaves(self, node_id: str) -> bool:
+        """Whether the node is to be given back: what serves there is to be replaced elsewhere."""
+        return node_id == self.facts.going.node_id
+
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:
-        """Whether this model failed on this node so lately that it rests there."""
-        return self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        """Whether this model failed on this node so lately that it rests there, or the node goes."""
+        return (
+            self.leaves(node_id)
+            or self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        )
 
     def promised_to_another(self, spec: ModelSpec, node_id: str, gpus: tuple[int, ...]) -> bool:
         """Whether room is being made there for some other model."""

@@ -209,6 +209,7 @@ class _Prewarming:
             and replica.phase is Phase.READY
             and not replica.action_id
             and not self._draft.beside_a_start(replica)
+            and not self._draft.blocked(spec, node.node_id)
             and not self._draft.promised_to_another(spec, node.node_id, replica.gpu_ids)
             and legal(spec, replica, Rung.WARM)
             and self._loading_on(node) < self._side_by_side(node)
