@@ -87,7 +87,7 @@ class Facts:
     """The engines that are to exist. None: no slow plan was made."""
     elastic: Elastic | None = None
     """None: the nodes of the catalog are what there is."""
-    going: Going = Going()
+    going: Going = field(default_factory=Going)
     now_us: int = 0
 
 
@@ -253,7 +253,7 @@ class Draft:
         return node_id == self.facts.going.node_id
 
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:
-        """Whether this model failed on this node so lately that it rests there, or the node goes."""
+        """Whether the model failed there so lately that it rests there, or the node goes."""
         return (
             self.leaves(node_id)
             or self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us

@@ -4,11 +4,11 @@ In: a draft after this round's actions, what models need now and are expected to
 changes, each with its numbers, and what is to be remembered. Never: gives a node back on which
 anything runs; goes below the fewest that are kept.
 
-**Value.** A node is worth what it spares: price × the GPUs of it that would be in use once it could
-be there, in the mean of the futures, for each GPU that is missing keeps a request waiting. It costs
-the GPUs that it has. So with one node's GPUs the price's quantile of the demand is kept at hand, and
-what is above the demand of now is the standby. Sets are aligned: up to one less than the largest set
-may lie idle between others, and counts as demand.
+**Value.** A node is worth what it spares: price × those of its GPUs that would be in use once it
+could be there, in the mean of the futures, for each GPU that is missing keeps a request waiting. It
+costs the GPUs that it has. So what is kept is the price's quantile of the demand, but by whole
+nodes; what is above the demand of now is the standby. Sets are aligned: up to one less than the
+largest set may lie idle between others, and counts as demand.
 
 **Coming.** Demand is looked at one launch and one climb ahead; whoever goes comes back first, for
 that takes no time. Then the absent by their order in the catalog.
@@ -22,7 +22,7 @@ nothing runs there it is given back. One that cannot be emptied in `EMPTY_US` st
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from placement.catalog import ModelSpec, NodeId, NodeSpec
+from placement.catalog import ModelSpec, NodeSpec
 from placement.edges import climb_us, footprint_bytes, host_bytes
 from placement.feasibility import usable_hbm_bytes, wrong_gpu_set
 from placement.plan import LaunchNode, NodeChange, Reason, ReasonCode, ReturnNode

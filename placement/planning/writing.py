@@ -5,7 +5,7 @@ remember of it. Never: decides.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import msgspec
@@ -50,7 +50,7 @@ class Decision:
     cleared_for: Mapping[str, str]
     rooms: Mapping[str, Room]
     eta_us: Mapping[str, int]
-    going: Going = Going()
+    going: Going = field(default_factory=Going)
 
 
 class Ids:
