@@ -14,12 +14,10 @@ from loadtests.simulator.port import Demand, Setup
 from prewarm.calendars import DAY_US
 from prewarm.foresight.foreseeing import Foreseeing
 from prewarm.foresight.learnt import Learnt, Usual
-from prewarm.foresight.near import CLUMP_US
-from prewarm.foresight.options import Options
+from prewarm.foresight.near import CLUMP_US, clumping
+from prewarm.foresight.options import DEFAULT, Options
 from prewarm.series import Floats, Panel
 from prewarm.traces.records import Ints, Requests
-
-DEFAULT = Options()
 
 
 def learned(setup: Setup, options: Options = DEFAULT) -> Foreseeing:
@@ -86,15 +84,9 @@ class _Day:
         return found
 
     def clumping(self) -> tuple[Floats, Floats]:
-        """Squares of what is off from the mean of its bin, and means, summed. Shapes: models."""
-        per_bin = self._width_us // CLUMP_US
-        whole = len(self._clumps) // max(per_bin, 1)
-        if per_bin < 2 or not whole:
-            zeros = np.zeros(len(self._models))
-            return zeros, zeros
-        cut = self._clumps[: whole * per_bin].reshape(whole, per_bin, -1)
-        off = cut.var(axis=1, ddof=1)
-        return per_bin * off.sum(axis=0), per_bin * cut.mean(axis=1).sum(axis=0)
+        """Variances and means, summed over the slice. Shapes: models."""
+        off, of = clumping(self._clumps[:-1], self._clumps[1:])
+        return off.sum(axis=0), of.sum(axis=0)
 
 
 def _usual(days: list[_Day], models: tuple[str, ...]) -> dict[str, Usual]:

@@ -107,9 +107,9 @@ class Draft:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self.waiters_of: Callable[[ReplicaState], float] | None = None
-        """Requests expected to wait for this replica if it steps down; None: as many as its model's
-        recent rate brings within the horizon."""
+        self.loss_of: Callable[[ReplicaState, int], float] | None = None
+        """What it costs that a replica is so many microseconds further from serving; None: as many
+        waits as its model's recent rate brings within the horizon."""
         self.cleared_for = dict(facts.cleared_for)
         self.rooms = dict(facts.rooms)
         self.nodes: dict[str, NodeState] = {}
@@ -267,8 +267,8 @@ class Draft:
 
     def loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
         """What stepping down costs: microseconds more to come back × requests expected to wait."""
-        if self.waiters_of is not None:
-            return self._more_us(replica, to) * self.waiters_of(replica)
+        if self.loss_of is not None:
+            return self.loss_of(replica, self._more_us(replica, to))
         demand = self.facts.demand.get(replica.model_id)
         rate_per_s = demand.rate_per_s if demand is not None else 0.0
         return self._more_us(replica, to) * rate_per_s * HORIZON_S

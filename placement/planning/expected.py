@@ -50,6 +50,19 @@ class Expected:
         """Requests that wait where one finds nothing serving: itself, and who comes meanwhile."""
         return max(1.0, self.held + self.rate_per_s * climb_s)
 
+    def missed(self, serving: int, back_s: float) -> float:
+        """What the lack of one of so many that serve costs until it is back: the waiting, at its
+        price. Of the last one, if anybody comes, the first waits all that time."""
+        if serving <= 1:
+            comes = 1.0 - exp(-self.rate_per_s * back_s)
+            return self.price * (comes * back_s + self.rate_per_s * back_s * back_s / 2)
+        more = self.waiting(serving - 1, back_s) - self.waiting(serving, back_s)
+        return self.price * more * back_s
+
+    def waited(self, seconds: float) -> float:
+        """What those who wait have waited, at its price, if the first did for so long."""
+        return self.price * max(1.0, self.held) * seconds
+
     def chance(self, count: int, within_us: int) -> float:
         """That so many replicas are wanted at some time until then, with nobody knowing better: the
         first if anybody comes, a further one as often as the crowd is so large."""

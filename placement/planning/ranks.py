@@ -13,6 +13,8 @@ from placement.planning.outlook import Outlook
 from placement.snapshot import Phase, ReplicaState, Rung
 
 US = 1_000_000
+CROWD_S = 20.0
+"""Who lost its GPUs to others is back after so long: where places are scarce, it waits for one."""
 HORIZON_US = 300 * US
 """How far ahead need is looked for."""
 
@@ -49,13 +51,18 @@ class Ranks:
         model = self._models.get(model_id)
         return model.chance(count, HORIZON_US) if model is not None else 0.0
 
-    def waiters(self, replica: ReplicaState) -> float:
-        """Requests expected to wait for the lack of this replica: the chance that it is needed
-        × those who then come within a second."""
+    def loss_us(self, replica: ReplicaState, more_us: int) -> float:
+        """What its step down costs if it is back so much later. Who serves is missed for longer:
+        where others need its place, it has to find one."""
         model = self._models.get(replica.model_id)
         if model is None:
             return 0.0
-        return self.chance(replica.model_id, self.rank(replica)) * model.waiters(1.0) * model.price
+        if replica.rung is Rung.SERVING:
+            serving = sum(r.serving for r in self._draft.of_model(replica.model_id))
+            return model.missed(serving, CROWD_S) * US
+        more_s = more_us / US
+        chance = self.chance(replica.model_id, self.rank(replica))
+        return chance * model.waiters(more_s) * model.price * more_us
 
 
 def nearness(replica: ReplicaState) -> tuple[int, str]:

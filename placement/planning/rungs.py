@@ -13,13 +13,14 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
+from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, weights_at
 from placement.planning.expected import Expected, expected_of
 from placement.planning.nodes import plan_nodes
 from placement.planning.prewarming import prewarm
 from placement.planning.ranks import Ranks, serves_or_will
-from placement.planning.reactive import clear_for, end, plan_reactive, settle_rest, use_room
+from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
 from placement.planning.scaling import Wanted, wanted, worth
 from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
@@ -51,7 +52,7 @@ class _Round:
         }
         self._wanted: dict[str, Wanted] = {}
         self._ranks = Ranks(self._draft, self._models, facts.outlook)
-        self._draft.waiters_of = self._ranks.waiters
+        self._draft.loss_of = self._ranks.loss_us
 
     def decision(self) -> Decision:
         for model in sorted(self._models.values(), key=self._urgency):
@@ -98,8 +99,7 @@ class _Round:
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
         options = climbs(self._draft, model.spec)
-        if coming:
-            options = [c for c in options if self._pays(model, coming, c)]
+        options = [c for c in options if self._pays(model, coming, c)]
         waiters = model.waiters(0.0) * model.price
 
         def cost(climb: Climb) -> tuple[float, object]:
@@ -108,10 +108,20 @@ class _Round:
         return min(options, key=cost, default=None)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
-        """A further replica is to save more waiting than it costs others."""
-        climb_s = climb.takes_us / US
-        saved = model.waiting(coming, climb_s) * max(climb_s, model.service_s) * model.price
-        return climb.loss_us / US <= saved
+        """A further replica is to save more waiting than it costs others; the first one may cost
+        them as much as those who wait have waited already, and in the end anything."""
+        loss_s, climb_s = climb.loss_us / US, climb.takes_us / US
+        if coming:
+            saved = model.waiting(coming, climb_s) * max(climb_s, model.service_s)
+            return loss_s <= saved * model.price
+        waited_s = self._waited_s(model)
+        return loss_s <= model.waited(max(waited_s, climb_s)) or waited_s >= PATIENCE_US / US
+
+    def _waited_s(self, model: Expected) -> float:
+        demand = self._facts.demand.get(model.spec.id)
+        if demand is None or not demand.held:
+            return 0.0
+        return (self._facts.now_us - demand.oldest_held_us) / US
 
     def _do_without(self, model: Expected, coming: int) -> None:
         planning, spec = self._planning, model.spec
@@ -121,7 +131,7 @@ class _Round:
             planning.want(
                 spec, "every place that fits is busy, resting after a failure, or promised"
             )
-            clear_for(planning, spec)
+            clear_place(planning, model, self._models)
         else:
             planning.want(spec, "no way up is worth what it costs others")
 

@@ -19,15 +19,20 @@ GAP_US = 10 * US
 
 
 class Bins:
-    """Mutated by `add`. Bin 0 begins at `begins_us`; a first look that comes later finds a hole."""
+    """Mutated by `begin`, once, and then by `add`. Bin 0 begins at `begins_us`; where the first
+    look comes later it is a hole."""
 
-    def __init__(self, begins_us: int, width_us: int, totals: Ints, at_us: int) -> None:
+    def __init__(self, begins_us: int, width_us: int) -> None:
         self._width_us = width_us
         self.start_us = begins_us
         """Of the bin that is open now."""
-        self._at_us = at_us
-        self._from = totals
-        self._watched = at_us <= begins_us + GAP_US
+        self._at_us = begins_us
+        self._from: Ints = np.zeros(0, np.int64)
+        self._watched = True
+
+    def begin(self, totals: Ints, at_us: int) -> None:
+        self._at_us, self._from = at_us, totals
+        self._watched = at_us <= self.start_us + GAP_US
 
     def add(self, totals: Ints, at_us: int) -> Iterator[Floats]:
         """The bins that are over by now, each a count a model, or NaN all over."""

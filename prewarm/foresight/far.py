@@ -7,6 +7,7 @@ from a generator that is handed in. Never: sees a bin before its time.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from prewarm.selection.pending import Pending
 from prewarm.selection.selector import Selector
 from prewarm.series import Bools, Floats
 
-FORECASTS_OF_PAST = 300
+FORECASTS_OF_PAST = 160
 """A longer past is forecast in every second bin only, or third, ...: it is to be learnt quickly."""
 ORIGINS_KEPT = 300
 SEEN_KEPT_DAYS = 14
@@ -53,9 +54,10 @@ class Far:
         """Whether each forecast may be acted on. Shape S x H."""
         return self._selector.acts
 
-    def close(self, counts: Floats) -> None:
-        """The next bin is over. Shape S; NaN where it was not watched."""
-        self._update(counts)
+    def close(self, bins: Sequence[Floats]) -> None:
+        """The next bins are over: counts of shape S; NaN where nobody watched."""
+        for counts in bins:
+            self._update(counts)
         self._predict(1)
 
     def errors(self) -> Floats:

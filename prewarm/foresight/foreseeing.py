@@ -9,8 +9,8 @@ needed is reckoned every few seconds. What is forecast changes when a bin ends.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from placement.catalog import Catalog, ModelId
@@ -27,19 +27,11 @@ from prewarm.foresight.far import Far
 from prewarm.foresight.joint import demand_paths
 from prewarm.foresight.learnt import UNKNOWN, Learnt
 from prewarm.foresight.near import Near, Totals, totals_of
-from prewarm.foresight.needs import Masks, masks, needed, pieces
+from prewarm.foresight.needs import Masks, masks, most_replicas, needed, pieces
 from prewarm.foresight.options import Options
 from prewarm.foresight.peaks import peak_at
 from prewarm.series import Bools, Floats
 from prewarm.traces.records import Ints
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """What exists once there was a first observation."""
-
-    near: Near
-    bins: Bins
 
 
 class Foreseeing:
@@ -58,10 +50,7 @@ class Foreseeing:
         self._options = options
         self._begins_us = begins_us
         self.models = learnt.panel.streams
-        self._known = frozenset(self.models)
-        self._usual = [learnt.usual.get(model, UNKNOWN) for model in self.models]
-        specs = [catalog.model(model) for model in self.models]
-        self._most: Ints = np.array([s.max_replicas if s else 1 for s in specs], np.int64)
+        self._most = most_replicas(catalog, self.models)
         self._gpus = gpus_of(catalog, self.models)
         self._capacity = Capacity(catalog, self.models)
         self.far = Far(learnt, options.horizons, catalog.policy.waiting_to_idle, past_rng)
@@ -69,11 +58,15 @@ class Foreseeing:
         self._ahead = Ahead(options, max(options.steps, reach), paths_rng)
         self._ahead.draw(self.far)
         count = len(self.models)
-        self._state: _State | None = None
-        self._totals: Totals = totals_of(())
+        usual = [learnt.usual.get(model, UNKNOWN) for model in self.models]
+        self._near = Near(usual, options.half_life_us)
+        self._bins = Bins(begins_us, options.width_us)
+        self._begun = False
+        self._demand = tuple(ModelDemand(model_id=ModelId(model)) for model in self.models)
+        self._totals: Totals | None = None
         self._running: Floats = np.zeros(count)
         self._seen_us = begins_us
-        self._now: Now = self._ahead.now(np.zeros(count), 0.0, np.ones(count))
+        self._now: Now = self._ahead.now(np.zeros(count), 0.0, self._near.dispersion)
         self._need: list[list[Masks]] = []
         self._at_once: tuple[tuple[int, ...], ...] = ()
         self._need_us = begins_us
@@ -83,16 +76,13 @@ class Foreseeing:
     # --- the `Foresight` of the controller
 
     def see(self, seen: Observed) -> None:
-        if self._state is not None and seen.at_us - self._seen_us < self._options.near_every_us:
+        if self._begun and seen.at_us - self._seen_us < self._options.near_every_us:
             return
-        rows: dict[str, ModelDemand] = {d.model_id: d for d in seen.demand}
-        demand = tuple(rows[model] for model in self.models)
-        totals = totals_of(demand)
-        self._running = np.array([d.held + d.in_flight for d in demand], np.float64)
-        if self._state is None:
-            self._begin(totals, seen.at_us)
-        if self._state is not None:
-            self._add(self._state, totals, seen.at_us)
+        self._demand = self._of_mine(seen.demand)
+        totals = totals_of(self._demand)
+        self._running = np.array([d.held + d.in_flight for d in self._demand], np.float64)
+        if seen.at_us >= self._begins_us:
+            self._add(totals, seen.at_us)
         self._totals, self._seen_us, self._outlook = totals, seen.at_us, None
 
     def outlook(self, now_us: int) -> Outlook:
@@ -107,44 +97,44 @@ class Foreseeing:
             return None
         self._paths_us = now_us + self._options.paths_every_us
         self._refresh(now_us)
-        steps, state = self._options.steps, self._state
+        steps = self._options.steps
         return demand_paths(
             self.models,
-            state.bins.start_us if state is not None else self._begins_us,
+            self._bins.start_us,
             self._options.width_us,
             self._ahead.rates(self._now)[:, :steps],
             self._ahead.chances[:, :steps],
             self._capacity.service_s,
-            self._dispersion,
+            self._near.dispersion,
             self._capacity.slots,
         )
 
     # --- learning
 
-    def _begin(self, totals: Totals, at_us: int) -> None:
-        """What came between the last look before the beginning and the first after it counts."""
-        if at_us < self._begins_us:
-            return
-        first = self._totals if len(self._totals.offered) else totals
-        from_us = max(self._seen_us, self._begins_us)
-        near = Near(self._usual, first, from_us, self._options.half_life_us)
-        bins = Bins(self._begins_us, self._options.width_us, first.offered, from_us)
-        self._state = _State(near, bins)
+    def _of_mine(self, demand: tuple[ModelDemand, ...]) -> tuple[ModelDemand, ...]:
+        """Who has left is asked nothing; who is new has no outlook, and lives reactively."""
+        rows: dict[str, ModelDemand] = {d.model_id: d for d in demand}
+        return tuple(rows.get(d.model_id) or _gone(d) for d in self._demand)
 
-    def _add(self, state: _State, totals: Totals, at_us: int) -> None:
-        near = state.near
-        near.add(totals, at_us, self._now.rate_per_s)
-        for counts in state.bins.add(totals.offered, at_us):
-            self.far.close(counts)
+    def _add(self, totals: Totals, at_us: int) -> None:
+        if not self._begun:
+            self._begin(totals, at_us)
+        self._near.add(totals, at_us)
+        over = list(self._bins.add(totals.offered, at_us))
+        if over:
+            self.far.close(over)
             self._ahead.draw(self.far)
             self._need = []
+        near = self._near
         self._now = self._ahead.now(near.rate_per_s, near.seconds, near.dispersion)
 
-    @property
-    def _dispersion(self) -> Floats:
-        if self._state is None:
-            return np.array([usual.dispersion for usual in self._usual])
-        return self._state.near.dispersion
+    def _begin(self, totals: Totals, at_us: int) -> None:
+        """What came between the last look before the beginning and the first after it counts."""
+        self._begun = True
+        if self._totals is not None:
+            totals, at_us = self._totals, max(self._seen_us, self._begins_us)
+        self._near.begin(totals, at_us)
+        self._bins.begin(totals.offered, at_us)
 
     # --- what follows from it
 
@@ -153,10 +143,8 @@ class Foreseeing:
         if self._need and now_us < self._need_us:
             return
         self._need_us = now_us + self._options.need_every_us
-        near = self._state.near if self._state is not None else None
-        prompt = near.prompt_tokens if near else np.array([u.prompt_tokens for u in self._usual])
-        output = near.output_tokens if near else np.array([u.output_tokens for u in self._usual])
-        self._capacity.look(self._now.rate_per_s, prompt, output)
+        near = self._near
+        self._capacity.look(self._now.rate_per_s, near.prompt_tokens, near.output_tokens)
         self._need = self._needs(max(now_us, self._begins_us))
         self._at_once = tuple(self._gpus_at_once(max(now_us, self._begins_us)))
 
@@ -164,7 +152,7 @@ class Foreseeing:
         """By model, then by horizon."""
         rates, slots, most = self._ahead.rates(self._now), self._capacity.slots, self._most
         counts: Ints = np.zeros((len(rates), len(self.models)), np.int64)
-        start_us = self._state.bins.start_us if self._state is not None else self._begins_us
+        start_us = self._bins.start_us
         by_horizon = []
         for within_us in self._options.within_us:
             for at, window_us in pieces(start_us, self._options.width_us, now_us, within_us):
@@ -172,7 +160,7 @@ class Foreseeing:
                     self._ahead.chances[:, at],
                     rates[:, at],
                     self._capacity.service_s,
-                    self._dispersion,
+                    self._near.dispersion,
                     window_us / US,
                     self._running if at == 0 else 0.0,
                 )
@@ -183,14 +171,14 @@ class Foreseeing:
     def _gpus_at_once(self, now_us: int) -> Iterator[tuple[int, ...]]:
         """By horizon, then by path."""
         rates, width_us = self._ahead.rates(self._now), self._options.width_us
-        start_us = self._state.bins.start_us if self._state is not None else self._begins_us
+        start_us = self._bins.start_us
         for ahead_us in self._options.within_us:
             at = bin_at(start_us, width_us, now_us + ahead_us)
             yield gpus_at_once(
                 self._ahead.chances[:, at],
                 rates[:, at],
                 self._capacity.service_s,
-                self._dispersion,
+                self._near.dispersion,
                 self._capacity.slots,
                 self._most,
                 self._gpus,
@@ -201,7 +189,7 @@ class Foreseeing:
         columns = zip(
             self.models,
             self._now.rate_per_s.tolist(),
-            self._dispersion.tolist(),
+            self._near.dispersion.tolist(),
             self._capacity.service_s.tolist(),
             self._capacity.slots.tolist(),
             acts.tolist(),
@@ -227,3 +215,7 @@ class Foreseeing:
             models=models,
             gpus=self._at_once,
         )
+
+
+def _gone(demand: ModelDemand) -> ModelDemand:
+    return msgspec.structs.replace(demand, held=0, in_flight=0)

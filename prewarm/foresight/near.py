@@ -18,13 +18,13 @@ LN2 = 0.693147
 WATCHED_S_MIN = 10.0
 """A rate over less time than this is taken as if nothing had come in the rest of it."""
 CLUMP_US = 5 * US
-"""Arrivals of so much time are compared with what was expected of it: a request runs about that
-long, so that clumps of this size meet on replicas."""
+"""Arrivals of so much time are compared with those of as much before, so that a rate that changes
+counts once: a request runs about that long, so that clumps of this size meet on replicas."""
 CLUMP_HALF_LIFE_US = 600 * US
 CLUMP_DOUBT = 30.0
 """What is usual counts as so many arrivals."""
 CLUMP_MAX = 16.0
-"""A window off by more is no clump but another rate."""
+"""What is off by more is no clump but another rate."""
 TOKENS_HALF_LIFE_US = 3600 * US
 TOKENS_DOUBT = 50.0
 """What is usual counts as so many requests."""
@@ -50,19 +50,25 @@ def since(now: Ints, before: Ints) -> Ints:
     return np.where(added < 0, now, added)
 
 
-class Near:
-    """Fading sums over `M` models. Mutated by `add` alone."""
+def clumping(before: Floats | Ints, after: Floats | Ints) -> tuple[Floats, Floats]:
+    """Counts of two equal times after each other: their variance by their difference, their mean.
+    Over many pairs the sums of both have the dispersion as their ratio."""
+    return (after - before) ** 2 / 2, (after + before) / 2
 
-    def __init__(self, usual: list[Usual], totals: Totals, at_us: int, half_life_us: int) -> None:
+
+class Near:
+    """Fading sums over `M` models. Mutated by `begin`, once, and then by `add`."""
+
+    def __init__(self, usual: list[Usual], half_life_us: int) -> None:
         count = len(usual)
         self._half_life_us = half_life_us
-        self._totals = totals
-        self._at_us = self._clump_us = at_us
+        self._totals = Totals(*np.zeros((4, count), np.int64))
+        self._at_us = self._clump_us = 0
         self._tau_s = half_life_us / US / LN2
         self._weight: Floats = np.zeros(count)
         self._watched_s = 0.0
         self._clump: Floats = np.zeros(count)
-        self._clump_rate: Floats = np.zeros(count)
+        self._clump_before: Floats | None = None
         self._off: Floats = np.zeros(count)
         self._of: Floats = np.zeros(count)
         self._usual_off: Floats = np.array([CLUMP_DOUBT * u.dispersion for u in usual])
@@ -70,8 +76,12 @@ class Near:
         self._tokens: Floats = TOKENS_DOUBT * np.array(tokens).reshape(-1, 3).T
         self._usual_tokens: Floats = self._tokens.copy()
 
-    def add(self, totals: Totals, at_us: int, expected: Floats) -> None:
-        """Totals at a later moment. `expected`: arrivals a second, as they were expected."""
+    def begin(self, totals: Totals, at_us: int) -> None:
+        """Nothing of what had come by then counts."""
+        self._totals, self._at_us, self._clump_us = totals, at_us, at_us
+
+    def add(self, totals: Totals, at_us: int) -> None:
+        """Totals at a later moment."""
         passed_us = at_us - self._at_us
         came = since(totals.offered, self._totals.offered)
         self._add_tokens(totals, passed_us)
@@ -81,17 +91,16 @@ class Near:
         self._watched_s = self._watched_s * fade + self._tau_s * (1 - fade)
         self._clump += came
         if at_us - self._clump_us >= CLUMP_US:
-            self._close_clump(at_us, expected)
+            self._close_clump(at_us)
 
-    def _close_clump(self, at_us: int, expected: Floats) -> None:
-        passed_us = at_us - self._clump_us
-        mean = self._clump_rate * passed_us / US
-        fade = 0.5 ** (passed_us / CLUMP_HALF_LIFE_US)
-        off = np.minimum((self._clump - mean) ** 2, CLUMP_MAX * np.maximum(self._clump, mean))
-        self._off = self._off * fade + off
-        self._of = self._of * fade + mean
+    def _close_clump(self, at_us: int) -> None:
+        if self._clump_before is not None:
+            fade = 0.5 ** ((at_us - self._clump_us) / CLUMP_HALF_LIFE_US)
+            off, of = clumping(self._clump_before, self._clump)
+            self._off = self._off * fade + np.minimum(off, CLUMP_MAX * of)
+            self._of = self._of * fade + of
+        self._clump_before, self._clump_us = self._clump, at_us
         self._clump = np.zeros_like(self._clump)
-        self._clump_rate, self._clump_us = expected, at_us
 
     def _add_tokens(self, totals: Totals, passed_us: int) -> None:
         answered = since(totals.answered, self._totals.answered)

@@ -7,10 +7,17 @@ needs three replicas in a future in which it does not need two.
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.catalog import Catalog
 from prewarm.series import Floats
 from prewarm.traces.records import Ints
 
 Masks = tuple[bytes, ...]
+
+
+def most_replicas(catalog: Catalog, models: tuple[str, ...]) -> Ints:
+    """That each may have; one of those that the catalog does not know."""
+    specs = [catalog.model(model) for model in models]
+    return np.array([spec.max_replicas if spec else 1 for spec in specs], np.int64)
 
 
 def needed(peaks: Floats, slots: Ints, most: Ints) -> Ints:

@@ -44,3 +44,6 @@ class Options(Frozen, frozen=True, kw_only=True):
     inverted: bool = False
     """Say much where little is expected and little where much is: a forecast gone wrong after it
     had earned its right to act."""
+
+
+DEFAULT = Options()

@@ -3,9 +3,10 @@
 In: rates, seconds of service, how arrivals clump, how many run now, a rank. Out: whole numbers.
 Never: draws: the rank says which of the peaks that may come this one is.
 
-With ample replicas so many run as came within one service time. Of clumped arrivals their number
-has `dispersion` times a Poisson's variance; the quantile is Cornish and Fisher's, with the skewness
-of a negative binomial, as in `occupancy`. The window begins with what runs now, which ends little
+With ample replicas so many run as came within one service time. Clumped arrivals, of `dispersion`
+times a Poisson's variance, make their number vary more, by as much of a clump as still meets: for
+exponential lengths half. The quantile is Cornish and Fisher's, with the skewness of a negative
+binomial, as in `occupancy`. The window begins with what runs now, which ends little
 by little. That nobody comes at all has its own probability, since for rare models it decides.
 """
 
@@ -13,6 +14,10 @@ import numpy as np
 
 from prewarm.occupancy import LOOKS_PER_SERVICE, of_largest
 from prewarm.series import Floats
+
+MEETS = 0.5
+"""The share of a clump's excess that is left in the number that runs: the integral of the square of
+the lengths' survival function over their mean. 1 if all were equally long."""
 
 
 def peak_at(
@@ -27,8 +32,9 @@ def peak_at(
     left = np.exp(-window_s / service_s)
     new = rate_per_s * service_s * (1 - left)
     z = of_largest(LOOKS_PER_SERVICE * window_s / service_s, ranks)
-    skewed = (2 * dispersion - 1) * (z * z - 1) / 6
-    peak = np.ceil(running * left + new + z * np.sqrt(dispersion * new) + skewed - 0.5)
+    spread = 1 + MEETS * (dispersion - 1)
+    skewed = (2 * spread - 1) * (z * z - 1) / 6
+    peak = np.ceil(running * left + new + z * np.sqrt(spread * new) + skewed - 0.5)
     peak = np.maximum(peak, 1.0)
     return np.maximum(
         np.where(ranks <= silence(rate_per_s * window_s, dispersion), 0, peak), running
