@@ -122,6 +122,7 @@ class Draft:
         self._by_model: dict[str, list[ReplicaState]] = {}
         for replica in sorted(self._by_id.values(), key=attrgetter("replica_id")):
             self._by_model.setdefault(replica.model_id, []).append(replica)
+        self._serving: dict[str, tuple[ReplicaState, ...]] = {}
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
@@ -134,6 +135,14 @@ class Draft:
     def of_model(self, model_id: str) -> list[ReplicaState]:
         """In order of their ids."""
         return self._by_model.get(model_id, [])
+
+    def serving_of(self, model_id: str) -> tuple[ReplicaState, ...]:
+        """Those that take new requests now, in order of their ids."""
+        known = self._serving.get(model_id)
+        if known is None:
+            known = tuple(r for r in self.of_model(model_id) if r.serving)
+            self._serving[model_id] = known
+        return known
 
     def replica(self, replica_id: str) -> ReplicaState:
         return self._by_id[replica_id]
@@ -160,6 +169,7 @@ class Draft:
         )
         mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
+        self._serving.pop(model_id, None)
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
@@ -228,7 +238,7 @@ class Draft:
         spec = self.facts.models[replica.model_id]
         if not spec.min_replicas or not replica.serving:
             return False
-        return sum(r.serving for r in self.of_model(replica.model_id)) <= spec.min_replicas
+        return len(self.serving_of(replica.model_id)) <= spec.min_replicas
 
     def bytes_on(self, node: NodeState) -> Bytes:
         """`most` counts whoever may step down for some model: no step gives more than that."""

@@ -167,7 +167,7 @@ class _Round:
         """Drain the least loaded replica of a model that has more than are worth their GPUs; first
         one on a node that goes."""
         draft, found = self._draft, self._wanted[model.spec.id]
-        serving = [r for r in draft.of_model(model.spec.id) if r.serving]
+        serving = draft.serving_of(model.spec.id)
         if not model.spec.on_gpu or len(serving) <= found.keep or model.held:
             return
         if not draft.settled(replica):
