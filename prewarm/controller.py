@@ -25,7 +25,7 @@ from placement.plan import (
     Start,
 )
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Draft, Elastic, Facts, Room
+from placement.planning.draft import Draft, Elastic, Facts, Going, Room
 from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
@@ -117,6 +117,7 @@ class Controller:
         self._cleared_for: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
         self._excess_since_us: dict[str, int] = {}
+        self._going = Going()
         self._last: Observed | None = None
         self._draft: Draft | None = None
 
@@ -166,6 +167,7 @@ class Controller:
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
         self._cleared_for = dict(decision.cleared_for)
         self._rooms = dict(decision.rooms)
+        self._going = decision.going
         self._draft = decision.draft
         return decision.plan
 
@@ -195,6 +197,7 @@ class Controller:
             outlook=foresight.outlook(seen.at_us) if foresight is not None else None,
             residency=self._residency,
             elastic=seen.elastic,
+            going=self._going,
             now_us=seen.at_us,
         )
 

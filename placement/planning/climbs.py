@@ -72,9 +72,11 @@ def free_climb(draft: Draft, spec: ModelSpec) -> Climb | None:
     return min(found, key=lambda c: c.key, default=None)
 
 
-def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
-    """Whether some living node could serve this model if it were empty."""
+def ever_fits(draft: Draft, spec: ModelSpec, but: Container[str] = ()) -> bool:
+    """Whether some living node, but for these, could serve this model if it were empty."""
     for node in draft.nodes.values():
+        if node.node_id in but:
+            continue
         node_spec = draft.spec_of(node)
         sets = sets_for(spec, node_spec)
         if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
@@ -129,7 +131,8 @@ def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
         mine = draft.cleared_for.get(replica.replica_id, spec.id) == spec.id
         draining = replica.phase is Phase.DRAINING and replica.rung is Rung.SERVING
         whole = not replica.released_bytes  # else it has given its room away for good
-        if draining and whole and not replica.action_id and mine:
+        stays = not draft.leaves(replica.node_id)
+        if draining and whole and stays and not replica.action_id and mine:
             yield Climb(
                 node_id=replica.node_id, gpu_ids=replica.gpu_ids, replica=replica, restore=True
             )

@@ -49,6 +49,19 @@ class Elastic:
     nodes_min: int
     coming: Mapping[str, int] = field(default_factory=dict)
     """Nodes that were launched and are not there yet, and when they will be."""
+    since_us: Mapping[str, int] = field(default_factory=dict)
+    """Since when each node has been paid for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Going:
+    """What is remembered of nodes of which there are too many."""
+
+    too_many_since_us: int | None = None
+    """Since when fewer would do, without a break."""
+    node_id: str = ""
+    """It takes nothing new, and is given back once nothing runs there."""
+    since_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +87,7 @@ class Facts:
     """The engines that are to exist. None: no slow plan was made."""
     elastic: Elastic | None = None
     """None: the nodes of the catalog are what there is."""
+    going: Going = field(default_factory=Going)
     now_us: int = 0
 
 
@@ -108,6 +122,7 @@ class Draft:
         self._by_model: dict[str, list[ReplicaState]] = {}
         for replica in sorted(self._by_id.values(), key=attrgetter("replica_id")):
             self._by_model.setdefault(replica.model_id, []).append(replica)
+        self._serving: dict[str, tuple[ReplicaState, ...]] = {}
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
@@ -120,6 +135,14 @@ class Draft:
     def of_model(self, model_id: str) -> list[ReplicaState]:
         """In order of their ids."""
         return self._by_model.get(model_id, [])
+
+    def serving_of(self, model_id: str) -> tuple[ReplicaState, ...]:
+        """Those that take new requests now, in order of their ids."""
+        known = self._serving.get(model_id)
+        if known is None:
+            known = tuple(r for r in self.of_model(model_id) if r.serving)
+            self._serving[model_id] = known
+        return known
 
     def replica(self, replica_id: str) -> ReplicaState:
         return self._by_id[replica_id]
@@ -146,6 +169,7 @@ class Draft:
         )
         mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
+        self._serving.pop(model_id, None)
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
@@ -214,7 +238,7 @@ class Draft:
         spec = self.facts.models[replica.model_id]
         if not spec.min_replicas or not replica.serving:
             return False
-        return sum(r.serving for r in self.of_model(replica.model_id)) <= spec.min_replicas
+        return len(self.serving_of(replica.model_id)) <= spec.min_replicas
 
     def bytes_on(self, node: NodeState) -> Bytes:
         """`most` counts whoever may step down for some model: no step gives more than that."""
@@ -234,9 +258,16 @@ class Draft:
                 most[g] += held
         return Bytes(free=free, most=tuple(most))
 
+    def leaves(self, node_id: str) -> bool:
+        """Whether the node is to be given back: what serves there is to be replaced elsewhere."""
+        return node_id == self.facts.going.node_id
+
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:
-        """Whether this model failed on this node so lately that it rests there."""
-        return self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        """Whether the model failed there so lately that it rests there, or the node goes."""
+        return (
+            self.leaves(node_id)
+            or self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        )
 
     def promised_to_another(self, spec: ModelSpec, node_id: str, gpus: tuple[int, ...]) -> bool:
         """Whether room is being made there for some other model."""

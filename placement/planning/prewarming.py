@@ -16,8 +16,10 @@ the node with the fewest of the model, then the least ids.
 the loss, for a load costs its share of the link.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from placement.catalog import ModelSpec
 from placement.edges import (
@@ -29,15 +31,17 @@ from placement.edges import (
     start_edge,
     step_edge,
 )
-from placement.feasibility import gpu_free_bytes, room_for_step
+from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
-from placement.planning.draft import sets_for, weights_at
+from placement.planning.draft import weights_at
 from placement.planning.expected import Expected
+from placement.planning.places import Gpus, Place, Places
 from placement.planning.ranks import HORIZON_US, Ranks, nearness, rung_to_come
 from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
+Choice: TypeAlias = tuple[float, int, str, Gpus]
 CHANGE = 2.0
 WORTH_MIN = 1e-3
 """Request-seconds below which nothing is moved."""
@@ -71,7 +75,8 @@ class _Prewarming:
         self._models = models
         self._worth: dict[str, Worth] = {}
         """Of every replica that is warm or on its way there."""
-        self._free: dict[str, tuple[int, ...]] = {}
+        self._places = Places(planning.draft)
+        self._idle: list[str] = self._places.with_idle_links()
 
     def run(self) -> None:
         missing = sorted(self._missing(), key=lambda w: (-w.value, w.model_id))
@@ -125,33 +130,44 @@ class _Prewarming:
     def _load(self, new: Worth, spec: ModelSpec) -> None:
         """World W: any GPU set will do."""
         need = gpu_bytes(spec, Rung.WARM)
-        places = [
-            (self._beside(new, node, gpus), self._of_model_on(node, spec), node.node_id, gpus)
-            for node in self._nodes(spec)
-            for gpus in sets_for(spec, self._draft.spec_of(node))
-            if self._covers(node, gpus, need) and self._open(node, gpus, spec)
-        ]
-        if not places:
+        best = self._best(new, spec, need)
+        if best is None:
             self._replace(new, spec, need)
             return
-        beside, _, node_id, gpus = min(places)
-        node = self._draft.nodes[node_id]
-        takes_us = edge_us(
-            start_edge(spec, weights_at(node, spec), Rung.WARM), self._draft.spec_of(node).links
-        )
-        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, beside))
-        self._free.pop(node_id, None)
+        beside, _, node_id, gpus = best
+        self._load_on(node_id, gpus, new, beside)
+
+    def _best(self, new: Worth, spec: ModelSpec, need: int) -> Choice | None:
+        """Where room is left: the least harm, then the fewest of the model, then the least ids."""
+        mine: Counter[str] = Counter(r.node_id for r in self._draft.of_model(spec.id))
+        best: Choice | None = None
+        for node_id in self._idle:
+            for place in self._open(spec, node_id):
+                if place.free < need:
+                    continue
+                found = (self._beside(new, place), mine[node_id], node_id, place.gpus)
+                best = found if best is None else min(best, found)
+            if best is not None and best[:2] == (0.0, 0):
+                return best  # nothing is better, and ids only grow
+        return best
+
+    def _load_on(self, node_id: str, gpus: Gpus, new: Worth, cost: float) -> None:
+        node, spec = self._draft.nodes[node_id], self._models[new.model_id].spec
+        edge = start_edge(spec, weights_at(node, spec), Rung.WARM)
+        takes_us = edge_us(edge, self._draft.spec_of(node).links)
+        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, cost))
+        if not self._places.link_is_idle(node_id):
+            self._idle.remove(node_id)
 
     def _replace(self, new: Worth, spec: ModelSpec, need: int) -> None:
         """In the place of what is worth least, if it is worth enough less."""
         options = []
-        for node in self._nodes(spec):
-            for gpus in sets_for(spec, self._draft.spec_of(node)):
-                if self._open(node, gpus, spec):
-                    stale = self._stale(node, gpus, need, new.value / CHANGE)
-                    if stale:
-                        loss = sum(self._worth[r.replica_id].value for r in stale)
-                        options.append((loss, node.node_id, gpus, stale))
+        for node_id in self._idle:
+            for place in self._open(spec, node_id):
+                stale = self._stale(place, node_id, need, new.value / CHANGE)
+                if stale:
+                    loss = sum(self._worth[r.replica_id].value for r in stale)
+                    options.append((loss, node_id, place.gpus, stale))
         if not options:
             return
         loss, node_id, gpus, stale = min(options, key=lambda o: o[:3])
@@ -159,24 +175,24 @@ class _Prewarming:
             numbers = {"value": self._worth[replica.replica_id].value, "for_value": new.value}
             why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
             self._planning.step_down(replica, None, why)
-        node = self._draft.nodes[node_id]
-        takes_us = edge_us(
-            start_edge(spec, weights_at(node, spec), Rung.WARM), self._draft.spec_of(node).links
-        )
-        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, loss))
-        self._free.pop(node_id, None)
+        self._load_on(node_id, gpus, new, loss)
 
-    def _stale(
-        self, node: NodeState, gpus: tuple[int, ...], need: int, loss_max: float
-    ) -> list[ReplicaState]:
+    def _stale(self, place: Place, node_id: str, need: int, loss_max: float) -> list[ReplicaState]:
         """The warm ones that give enough room, the least valuable first; empty if none do."""
-        free = {g: self._free_on(node)[g] for g in gpus}
-        warm = [r for r in node.on(gpus) if r.replica_id in self._worth and not r.action_id]
+        warm = [
+            (self._worth[r.replica_id].value, r.replica_id, r)
+            for r in place.there
+            if r.replica_id in self._worth and not r.action_id
+        ]
+        if place.free >= need or not warm or min(warm)[0] > loss_max:
+            return []
+        on_node = self._places.free_on(node_id)
+        free = {g: on_node[g] for g in place.gpus}
         chosen: list[ReplicaState] = []
-        for replica in sorted(warm, key=lambda r: (self._worth[r.replica_id].value, r.replica_id)):
+        for value, _, replica in sorted(warm):
             if all(b >= need for b in free.values()):
                 break
-            loss_max -= self._worth[replica.replica_id].value
+            loss_max -= value
             if loss_max < 0:
                 return []
             held = gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
@@ -196,12 +212,12 @@ class _Prewarming:
             takes_us = edge_us(
                 step_edge(spec, replica.rung, Rung.WARM), self._draft.spec_of(node).links
             )
-            beside = self._beside(new, node, replica.gpu_ids)
+            place = Place(replica.gpu_ids, 0, node.on(replica.gpu_ids))
+            beside = self._beside(new, place)
             ways.append((beside, takes_us, replica.replica_id, replica))
         if ways:
             beside, takes_us, _, replica = min(ways, key=lambda w: w[:3])
             self._planning.warm(replica, takes_us, self._why(new, beside))
-            self._free.pop(replica.node_id, None)
 
     def _may_wake(self, replica: ReplicaState, spec: ModelSpec, node: NodeState) -> bool:
         return (
@@ -209,69 +225,34 @@ class _Prewarming:
             and replica.phase is Phase.READY
             and not replica.action_id
             and not self._draft.beside_a_start(replica)
+            and not self._draft.blocked(spec, node.node_id)
             and not self._draft.promised_to_another(spec, node.node_id, replica.gpu_ids)
             and legal(spec, replica, Rung.WARM)
-            and self._loading_on(node) < self._side_by_side(node)
+            and self._places.link_is_idle(node.node_id)
             and room_for_step(spec, node, replica, Rung.WARM) is None
         )
 
-    def _nodes(self, spec: ModelSpec) -> Iterable[NodeState]:
-        for node in self._draft.nodes.values():
-            if not self._draft.blocked(spec, node.node_id) and self._loading_on(
-                node
-            ) < self._side_by_side(node):
-                yield node
+    def _open(self, spec: ModelSpec, node_id: str) -> Iterator[Place]:
+        """Where nobody serves, starts or drains, and the model stands on no GPU yet."""
+        if self._draft.blocked(spec, node_id):
+            return
+        for place in self._places.open_to(spec, node_id):
+            own = any(r.model_id == spec.id for r in place.there)
+            if not own and not self._draft.promised_to_another(spec, node_id, place.gpus):
+                yield place
 
-    def _open(self, node: NodeState, gpus: tuple[int, ...], spec: ModelSpec) -> bool:
-        """Nobody serves, starts or drains there, and the model stands on none of them yet."""
-        if self._draft.promised_to_another(spec, node.node_id, gpus):
-            return False
-        return not any(
-            r.model_id == spec.id or r.rung is Rung.SERVING or r.target is Rung.SERVING
-            for r in node.on(gpus)
-        )
-
-    def _covers(self, node: NodeState, gpus: tuple[int, ...], need: int) -> bool:
-        free = self._free_on(node)
-        return all(free[g] >= need for g in gpus)
-
-    def _free_on(self, node: NodeState) -> tuple[int, ...]:
-        known = self._free.get(node.node_id)
-        if known is None:
-            current = self._draft.nodes[node.node_id]
-            known = tuple(gpu_free_bytes(current, g) for g in range(len(current.gpus)))
-            self._free[node.node_id] = known
-        return known
-
-    def _beside(self, new: Worth, node: NodeState, gpus: tuple[int, ...]) -> float:
+    def _beside(self, new: Worth, place: Place) -> float:
         """What is lost in futures that need the new one and a neighbour together."""
         outlook = self._planning.facts.outlook
         assert outlook is not None
         lost = 0.0
-        for replica in node.on(gpus):
+        for replica in place.there:
             known = self._worth.get(replica.replica_id)
             if known is not None:
                 both = outlook.share(known.mask & new.mask) if new.mask else 0.0
                 both = max(both, known.chance * new.chance)
                 lost += both * min(known.unit, new.unit) + 1e-6 * known.value
         return round(lost, 9)
-
-    def _of_model_on(self, node: NodeState, spec: ModelSpec) -> int:
-        return sum(r.node_id == node.node_id for r in self._draft.of_model(spec.id))
-
-    # --- links
-
-    def _loading_on(self, node: NodeState) -> int:
-        current = self._draft.nodes[node.node_id]
-        return sum(
-            r.target is not None and r.target > Rung.PARKED and bool(r.action_id)
-            for r in current.replicas
-        )
-
-    def _side_by_side(self, node: NodeState) -> int:
-        """As many loads as the node's link takes at full speed."""
-        links = self._draft.spec_of(node).links
-        return max(int(links.h2d_total // links.h2d_stream), 1)
 
     def _why(self, new: Worth, beside: float) -> Reason:
         numbers = {

@@ -18,6 +18,7 @@ from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, weights_at
 from placement.planning.expected import Expected, expected_of
+from placement.planning.nodes import plan_nodes
 from placement.planning.prewarming import prewarm
 from placement.planning.ranks import Ranks, serves_or_will
 from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
@@ -62,6 +63,7 @@ class _Round:
         self._settle()
         prewarm(self._planning, self._models, self._ranks)
         work_towards(self._planning)
+        plan_nodes(self._planning, self._models, self._wanted)
         return self._planning.decision()
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
@@ -77,7 +79,9 @@ class _Round:
 
     def _serve(self, model: Expected) -> None:
         planning, draft, spec = self._planning, self._draft, model.spec
-        coming = sum(map(serves_or_will, draft.of_model(spec.id)))
+        coming = sum(
+            serves_or_will(r) for r in draft.of_model(spec.id) if not draft.leaves(r.node_id)
+        )
         climb_s = self._climb_s(spec)
         found = wanted(model, coming, climb_s)
         self._wanted[spec.id] = found
@@ -167,14 +171,17 @@ class _Round:
         return self._facts.catalog.model(model.spec.id) is not None or model.asked > 0
 
     def _shrink(self, model: Expected, replica: ReplicaState) -> None:
-        """Drain the least loaded replica of a model that has more than are worth their GPUs."""
+        """Drain the least loaded replica of a model that has more than are worth their GPUs; first
+        one on a node that goes."""
         draft, found = self._draft, self._wanted[model.spec.id]
-        serving = [r for r in draft.of_model(model.spec.id) if r.serving]
+        serving = draft.serving_of(model.spec.id)
         if not model.spec.on_gpu or len(serving) <= found.keep or model.held:
             return
         if not draft.settled(replica):
             return
-        least = min(serving, key=lambda r: (draft.load(r), r.replica_id))
+        least = min(
+            serving, key=lambda r: (not draft.leaves(r.node_id), draft.load(r), r.replica_id)
+        )
         if least is replica:
             code = ReasonCode.EXCESS if len(serving) > 1 else ReasonCode.IDLE
             self._planning.drain(replica, Reason(code=code, numbers=found.numbers))
