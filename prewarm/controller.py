@@ -116,6 +116,8 @@ class Controller:
         self._rooms: dict[str, Room] = {}
         self._excess_since_us: dict[str, int] = {}
         self._last: Observed | None = None
+        self.decided_on: Facts | None = None
+        """What the newest plan was made from; None before the first."""
         self._draft: Draft | None = None
 
     def step(self, event: Event) -> Plan | None:
@@ -159,7 +161,8 @@ class Controller:
         self._note_excess(seen)
         if self._foresight is not None:
             self._foresight.see(seen)
-        decision = self._decide(self._facts(seen), self._ids)
+        self.decided_on = self._facts(seen)
+        decision = self._decide(self.decided_on, self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
@@ -173,7 +176,7 @@ class Controller:
         return Facts(
             snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
-            models=self._models,
+            models=dict(self._models),
             demand={d.model_id: d for d in seen.demand},
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},

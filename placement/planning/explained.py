@@ -5,7 +5,8 @@ words, the GPUs before and after. Ids are made up in a fixed way, so the same fa
 document, byte for byte. Never: draws a picture, reads a file.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 
 from placement.catalog import Frozen
 from placement.plan import (
@@ -22,11 +23,15 @@ from placement.plan import (
 )
 from placement.planning.draft import Facts, Room
 from placement.planning.pictured import Marks, NodePicture, Presence, not_there, picture
+from placement.planning.reactive import plan_reactive
+from placement.planning.rungs import plan_rungs
 from placement.planning.told import told, told_numbers
 from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot, NodeState, ReplicaState
 
 Decide = Callable[[Facts, Ids], Decision]
+PLANS: dict[str, Decide] = {"warmtide": plan_rungs, "reactive": plan_reactive}
+"""The plan functions that need nothing but facts, by the names of their policies."""
 
 
 class ToldAction(Frozen, frozen=True, kw_only=True):
@@ -81,7 +86,8 @@ def explained(facts: Facts, decide: Decide, policy: str) -> Explained:
     decision = decide(facts, fixed_ids(facts.snapshot))
     plan = decision.plan
     marks = _marks(plan.actions)
-    after = {**{n.node_id: n for n in facts.snapshot.nodes}, **decision.draft.nodes}
+    before: dict[str, NodeState] = {n.node_id: n for n in facts.snapshot.nodes}
+    after = {**before, **decision.draft.nodes}
     return Explained(
         policy=policy,
         now_us=facts.now_us,
@@ -90,8 +96,8 @@ def explained(facts: Facts, decide: Decide, policy: str) -> Explained:
         actions=tuple(_told(facts, decision, at, a) for at, a in enumerate(plan.actions, 1)),
         wants=tuple(_want(want) for want in plan.wants),
         nodes=None if plan.nodes is None else tuple(_change(facts, one) for one in plan.nodes),
-        before=_pictures(facts, facts.snapshot.nodes, facts.rooms, marks),
-        after=_pictures(facts, after.values(), decision.rooms, marks),
+        before=_pictures(facts, before, facts.rooms, marks),
+        after=_pictures(facts, after, decision.rooms, marks),
     )
 
 
@@ -99,10 +105,10 @@ def fixed_ids(snapshot: ClusterSnapshot) -> Ids:
     """The same ids for the same decisions: ordinals, past those of the replicas that are there."""
     living = {r.replica_id for n in snapshot.nodes for r in n.replicas}
     ordinals: dict[str, int] = {}
+    actions = count(1)
 
     def action() -> str:
-        ordinals[""] = ordinals.get("", 0) + 1
-        return f"action-{ordinals['']}"
+        return f"action-{next(actions)}"
 
     def replica(model_id: str) -> str:
         while True:
@@ -175,10 +181,9 @@ def _marks(actions: tuple[Action, ...]) -> Marks:
 
 
 def _pictures(
-    facts: Facts, nodes: Iterable[NodeState], rooms: Mapping[str, Room], marks: Marks
+    facts: Facts, there: Mapping[str, NodeState], rooms: Mapping[str, Room], marks: Marks
 ) -> tuple[NodePicture, ...]:
     """All nodes of the catalog, in its order. Of the others we know no GPU."""
-    there = {node.node_id: node for node in nodes}
     coming = facts.elastic.coming if facts.elastic is not None else {}
     found = []
     for spec in facts.catalog.nodes:

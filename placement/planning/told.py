@@ -86,10 +86,15 @@ def _clauses(numbers: _Numbers) -> list[str]:
 
 def _waiting(n: _Numbers) -> str:
     said = [f"{n.plain(key)} {word}" for key, word in _COUNTED if n.has(key)]
-    return ", ".join(said)
+    return f"requests: {', '.join(said)}" if said else ""
 
 
-_COUNTED = (("held", "held"), ("in_flight", "running"), ("slots", "slots there or coming"))
+_COUNTED = (
+    ("held", "held"),
+    ("in_flight", "running"),
+    ("asked", "held or running"),
+    ("waiting", "expected to find no slot"),
+)
 
 
 def _replicas(n: _Numbers) -> str:
@@ -102,6 +107,7 @@ _REPLICAS = (
     ("coming", "there or coming"),
     ("serving", "serving"),
     ("min_replicas", "at least"),
+    ("slots", "slots"),
 )
 
 
@@ -124,8 +130,16 @@ def _saved(n: _Numbers) -> str:
     return f"{saves} for {n.plain('waiters')} requests" if n.has("waiters") else saves
 
 
+def _climbs(n: _Numbers) -> str:
+    return f"a climb takes {n.seconds('climb_s')}" if n.has("climb_s") else ""
+
+
 def _worth(n: _Numbers) -> str:
-    return f"worth {n.gpu_seconds('value_gpu_s')}" if n.has("value_gpu_s") else ""
+    said = [f"{n.gpu_seconds(key)}" for key in ("value_gpu_s", "value") if n.has(key)]
+    said += [f"{n.plain('gain_gpus')} idle GPUs"] if n.has("gain_gpus") else []
+    if n.has("for_value"):
+        said.append(f"{n.gpu_seconds('for_value')} in its place")
+    return f"worth {', '.join(said)}" if said else ""
 
 
 def _costs(n: _Numbers) -> str:
@@ -133,8 +147,9 @@ def _costs(n: _Numbers) -> str:
 
 
 def _loses(n: _Numbers) -> str:
-    if n.has("loss_gpu_s"):
-        return f"those it displaces lose {n.gpu_seconds('loss_gpu_s')}"
+    for key in ("loss_gpu_s", "beside"):
+        if n.has(key):
+            return f"others may lose {n.gpu_seconds(key)}"
     return f"costs others {n.seconds('loss_s')} of waiting" if n.has("loss_s") else ""
 
 
@@ -154,7 +169,7 @@ _LINKS = (
 )
 
 _PHRASES: tuple[_Phrase, ...] = (
-    _waiting, _replicas, _needed, _expected, _saved, _worth, _costs, _loses, _moves,
+    _waiting, _replicas, _needed, _expected, _climbs, _saved, _worth, _costs, _loses, _moves,
 )  # fmt: skip
 
 
