@@ -51,14 +51,17 @@ def warm_concurrency(
     return Warm(rate_per_s * service_s, service_s)
 
 
-def full_batch(spec: ModelSpec, timing: Timing, context: Floats) -> Floats:
-    """Requests side by side that slots, KV cache and the ITL objective allow; at least one."""
+def full_batch(
+    spec: ModelSpec, timing: Timing, context: Floats, load: float = BATCH_LOAD
+) -> Floats:
+    """Requests side by side that this share of the slots, the KV cache and the ITL objective allow;
+    at least one."""
     step_us = timing.step_context_token_ps * context / _PS_IN_US
     with np.errstate(divide="ignore"):
         within_itl = np.where(
             step_us > 0, (spec.itl_slo_us - timing.step_base_us) / step_us, np.inf
         )
-    most = np.minimum(BATCH_LOAD * spec.max_num_seqs, kv_tokens(spec) / np.maximum(context, 1))
+    most = np.minimum(load * spec.max_num_seqs, kv_tokens(spec) / np.maximum(context, 1))
     return np.maximum(np.minimum(most, within_itl), 1)
 
 

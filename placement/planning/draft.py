@@ -4,7 +4,7 @@ In: a snapshot with pending actions laid over it, demand, what the controller re
 same after each action planned so far. Never: decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -93,6 +93,9 @@ class Draft:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self.loss_of: Callable[[ReplicaState, int], float] | None = None
+        """What it costs that a replica is so many microseconds further from serving; None: as many
+        waits as its model's recent rate brings within the horizon."""
         self.cleared_for = dict(facts.cleared_for)
         self.rooms = dict(facts.rooms)
         self.nodes: dict[str, NodeState] = {}
@@ -242,15 +245,21 @@ class Draft:
         return any(m != spec.id and room.meets(node_id, gpus) for m, room in self.rooms.items())
 
     def loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
-        """What stepping down costs: seconds more to come back × requests expected meanwhile."""
-        spec = self.facts.models[replica.model_id]
+        """What stepping down costs: microseconds more to come back × requests expected to wait."""
+        if self.loss_of is not None:
+            return self.loss_of(replica, self._more_us(replica, to))
         demand = self.facts.demand.get(replica.model_id)
         rate_per_s = demand.rate_per_s if demand is not None else 0.0
+        return self._more_us(replica, to) * rate_per_s * HORIZON_S
+
+    def _more_us(self, replica: ReplicaState, to: Rung | None) -> int:
+        """So much longer is its climb from there."""
+        spec = self.facts.models[replica.model_id]
         node = self.nodes[replica.node_id]
         links = self.spec_of(node).links
         back_us = climb_us(spec, weights_at(node, spec) if to is None else to, links)
         more_us = back_us - climb_us(spec, replica.rung, links)
-        return max(more_us, 0) * rate_per_s * HORIZON_S
+        return max(more_us, 0)
 
 
 def sets_for(spec: ModelSpec, node_spec: NodeSpec) -> tuple[tuple[int, ...], ...]:

@@ -5,7 +5,9 @@ grant. Never: forecasts, awaits, reads a clock. It is the path that is always th
 forecast, and the `reactive` baseline of the simulator.
 """
 
+from collections.abc import Callable
 from math import ceil
+from typing import TypeAlias
 
 from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
@@ -19,6 +21,8 @@ from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
+Rest: TypeAlias = Callable[[Planning, ReplicaState, ModelSpec], None]
+"""Where a drained replica goes."""
 PATIENCE_US = 10 * US
 """Held this long without any climb open, a request may cost busy neighbours their place."""
 SETTLE_US = 30 * US
@@ -46,7 +50,7 @@ def plan_reactive(facts: Facts, ids: Ids) -> Decision:
         if spec_of is not None and stays:
             _settle(planning, current, spec_of)
         else:
-            _end(planning, current)
+            end(planning, current)
     return planning.decision()
 
 
@@ -86,17 +90,17 @@ def _serve(planning: Planning, spec: ModelSpec) -> None:
     target = wanted_replicas(spec, demand, planning.facts.catalog.policy.scale_out_load)
     room = draft.rooms.get(spec.id)
     if room is not None and coming < target:
-        coming += _use_room(planning, spec, room, _why(spec, demand, coming))
+        coming += use_room(planning, spec, room, _why(spec, demand, coming))
     while coming < target:
         options = [c for c in climbs(draft, spec) if _worth(c, demand, coming)]
         if not options:
-            _do_without(planning, spec, demand, nothing_serves=coming == 0)
+            _do_without(planning, spec, nothing_serves=coming == 0)
             return
         planning.take(spec, options[0], _why(spec, demand, coming))
         coming += 1
 
 
-def _use_room(planning: Planning, spec: ModelSpec, room: Room, why: Reason) -> bool:
+def use_room(planning: Planning, spec: ModelSpec, room: Room, why: Reason) -> bool:
     """Climb in the room that was made, or wait until it is free; whether one is coming."""
     draft = planning.draft
     free = free_climb(draft, spec)
@@ -122,17 +126,22 @@ def _worth(climb: Climb, demand: ModelDemand, coming: int) -> bool:
     return coming == 0 or climb.loss_us <= demand.held * climb.takes_us
 
 
-def _do_without(
-    planning: Planning, spec: ModelSpec, demand: ModelDemand, *, nothing_serves: bool
-) -> None:
+def _do_without(planning: Planning, spec: ModelSpec, *, nothing_serves: bool) -> None:
     """No climb is open. After some patience busy neighbours are drained for the waiting model."""
     draft = planning.draft
     if not ever_fits(draft, spec):
         planning.want(spec, "no living node is large enough")
         return
     planning.want(spec, "every place that fits is busy, resting after a failure, or promised")
+    if nothing_serves:
+        clear_for(planning, spec)
+
+
+def clear_for(planning: Planning, spec: ModelSpec) -> None:
+    """For a model that nothing serves: busy neighbours drain once it has waited long enough."""
+    demand = _demand(planning.facts, spec)
     waited_us = planning.facts.now_us - demand.oldest_held_us if demand.held else 0
-    if nothing_serves and waited_us >= PATIENCE_US and spec.id not in draft.cleared_for.values():
+    if waited_us >= PATIENCE_US and spec.id not in planning.draft.cleared_for.values():
         _drain_for(planning, spec)
 
 
@@ -174,24 +183,28 @@ def _why(spec: ModelSpec, demand: ModelDemand, coming: int) -> Reason:
 
 def _settle(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
     """Carry a drained replica down, and drain one that its model can do without."""
-    if replica.action_id or replica.phase is Phase.STARTING:
-        return
+    if replica.serving and spec.on_gpu:
+        code = _too_many(planning, replica, spec)
+        if code is not None:
+            planning.drain(replica, Reason(code=code))
+    else:
+        settle_rest(planning, replica, spec, _rest)
+
+
+def settle_rest(planning: Planning, replica: ReplicaState, spec: ModelSpec, rest: Rest) -> None:
+    """End a replica that failed; let one rest that has drained."""
     draft = planning.draft
-    if draft.beside_a_start(replica) and not replica.serving:
+    if replica.action_id or replica.phase is Phase.STARTING or draft.beside_a_start(replica):
         return
     if replica.phase is Phase.FAILED:
         planning.step_down(replica, None, Reason(code=ReasonCode.FAILED_REPLICA))
     elif replica.phase is Phase.DRAINING:
         cleared = replica.replica_id in draft.cleared_for
         if not cleared and spec.on_gpu and not draft.busy(replica):
-            _rest(planning, replica, spec)
-    elif replica.serving and spec.on_gpu:
-        code = _too_many(planning, replica, spec)
-        if code is not None:
-            planning.drain(replica, Reason(code=code))
+            rest(planning, replica, spec)
 
 
-def _end(planning: Planning, replica: ReplicaState) -> None:
+def end(planning: Planning, replica: ReplicaState) -> None:
     """Its model left the catalog: drain, then end."""
     why, draft = Reason(code=ReasonCode.REMOVED_FROM_CATALOG), planning.draft
     if replica.serving:

@@ -178,6 +178,26 @@ class Planning:
         self.draft.rooms.pop(spec.id, None)
         self.draft.put(starting(start, eta_us, since_us=self.facts.now_us))
 
+    def load(
+        self, spec: ModelSpec, node_id: str, gpus: tuple[int, ...], takes_us: int, why: Reason
+    ) -> None:
+        """World W: weights to these GPUs, and no engine yet."""
+        replica_id = ReplicaId(self._ids.replica(spec.id))
+        base = self._base(node_id, why, takes_us=takes_us)
+        start = Start(replica_id=replica_id, model_id=spec.id, gpu_ids=gpus, to=Rung.WARM, **base)
+        self._actions.append(start)
+        eta_us = self.facts.now_us + takes_us
+        self._eta_us[start.action_id] = eta_us
+        self.draft.put(starting(start, eta_us, since_us=self.facts.now_us))
+
+    def warm(self, replica: ReplicaState, takes_us: int, why: Reason) -> None:
+        """Weights back to the GPU, and no KV cache yet."""
+        base = self._base(replica.node_id, why, takes_us=takes_us)
+        self._actions.append(Warm(replica_id=replica.replica_id, **base))
+        eta_us = self.facts.now_us + takes_us
+        self._eta_us[base["action_id"]] = eta_us
+        self._put(replica, action_id=base["action_id"], target=Rung.WARM, eta_us=eta_us)
+
     def _base(self, node_id: str, why: Reason, takes_us: int = 0) -> _Base:
         deadline_us = self.facts.now_us + max(DEADLINE_US_MIN, DEADLINE_FACTOR * takes_us)
         return _Base(
