@@ -58,7 +58,8 @@ HourOption = Annotated[str, option("Hour of the day: busiest or quietest.")]
 Size = Annotated[str, option("Another size that the scenario has, as 'full'.")]
 Duration = Annotated[str, option("How long, as 2h; else the scenario's.")]
 TraceFile = Annotated[
-    Path | None, option("Counts (CSV, perhaps gzipped) in place of the scenario's demand.")
+    Path | None,
+    option("Counts (CSV, perhaps gzipped), or `generated`, in place of the scenario's."),
 ]
 Traces = Annotated[Path | None, option("Folder of public traces.", envvar="WARMTIDE_TRACES")]
 CacheFolder = Annotated[Path | None, option("Where cells are kept; else $XDG_CACHE_HOME/warmtide.")]
