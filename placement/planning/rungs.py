@@ -30,17 +30,18 @@ from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 US = 1_000_000
 
 
-def plan_rungs(facts: Facts, ids: Ids) -> Decision:
-    """The fast plan."""
+def plan_rungs(facts: Facts, ids: Ids, *, apart: bool = True) -> Decision:
+    """The fast plan. Without `apart` a place does not mind its neighbours: an ablation."""
     if facts.outlook is None:
         return plan_reactive(facts, ids)
-    return _Round(Planning(facts, ids)).decision()
+    return _Round(Planning(facts, ids), apart=apart).decision()
 
 
 class _Round:
     """One round: what is worked out once for every model, then the steps in their order."""
 
-    def __init__(self, planning: Planning) -> None:
+    def __init__(self, planning: Planning, *, apart: bool) -> None:
+        self._apart = apart
         self._planning = planning
         self._draft = planning.draft
         self._facts = facts = planning.facts
@@ -61,7 +62,7 @@ class _Round:
             if self._facts.catalog.model(model.spec.id) is not None or model.asked:
                 self._serve(model)
         self._settle()
-        prewarm(self._planning, self._models, self._ranks)
+        prewarm(self._planning, self._models, self._ranks, apart=self._apart)
         work_towards(self._planning)
         plan_nodes(self._planning, self._models, self._wanted)
         return self._planning.decision()

@@ -80,7 +80,7 @@ def catalogs(draw: st.DrawFn, world: World) -> Catalog:
 def clusters(draw: st.DrawFn, world: World, *, forecast: bool = True) -> Facts:
     """Facts of any moment. Without `forecast` nobody says what is expected."""
     whole = draw(catalogs(world))
-    specs = {m.id: m for m in whole.models}
+    specs: dict[str, ModelSpec] = {m.id: m for m in whole.models}
     nodes = [_empty(whole, i, draw(st.booleans())) for i in range(len(whole.nodes))]
     for at in range(draw(st.integers(0, 8))):
         place = draw(st.integers(0, len(nodes) - 1))
@@ -88,7 +88,9 @@ def clusters(draw: st.DrawFn, world: World, *, forecast: bool = True) -> Facts:
         if replica is not None:
             nodes[place] = _with(whole, place, nodes[place], replica)
     replicas = [r for n in nodes for r in n.replicas]
-    in_flight = {r.replica_id: draw(st.sampled_from([0, 0, 1, 3])) for r in replicas if _works(r)}
+    in_flight: dict[str, int] = {
+        r.replica_id: draw(st.sampled_from([0, 0, 1, 3])) for r in replicas if _works(r)
+    }
     return Facts(
         snapshot=ClusterSnapshot(version=7, nodes=tuple(nodes)),
         catalog=whole,
@@ -155,7 +157,7 @@ def _doing(draw: st.DrawFn, spec: ModelSpec, rung: Rung, name: str) -> dict[str,
 
 def _with(whole: Catalog, place: int, there: NodeState, one: ReplicaState) -> NodeState:
     """The node with this replica on it as well; without it, where it cannot stand."""
-    specs = {m.id: m for m in whole.models}
+    specs: dict[str, ModelSpec] = {m.id: m for m in whole.models}
     spec, beside = whole.nodes[place], there.on(one.gpu_ids)
     if any(r.model_id == one.model_id for r in beside):
         return there

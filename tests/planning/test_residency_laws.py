@@ -125,7 +125,7 @@ def test_a_plan_that_came_true_is_planned_again(case: tuple[Catalog, DemandPaths
 def test_more_host_memory_never_makes_the_value_worse(
     case: tuple[Catalog, DemandPaths], few_gb: int, more_gb: int
 ) -> None:
-    """On one node, where host memory is what is scarce: whom a greedy choice by value per byte of it
+    """On one node, where host memory is what is scarce: whom a greedy choice by value per byte
     passes over for want of room is worth more than all whom it then takes in the same room."""
     whole, paths = case
     values = []
