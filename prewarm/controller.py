@@ -6,6 +6,7 @@ Never: awaits, reads a clock, sends anything.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
 from placement.planning.reactive import eta_us, plan_reactive, wanted_replicas
+from placement.planning.residency import plan_residency
 from placement.planning.resident import Residency
 from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot, Phase
@@ -117,6 +119,8 @@ class Controller:
         self._excess_since_us: dict[str, int] = {}
         self._going = Going()
         self._last: Observed | None = None
+        self.decided_on: Facts | None = None
+        """What the newest plan was made from; None before the first."""
         self._draft: Draft | None = None
 
     def step(self, event: Event) -> Plan | None:
@@ -158,9 +162,8 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        if self._foresight is not None:
-            self._foresight.see(seen)
-        decision = self._decide(self._facts(seen), self._ids)
+        self.decided_on = self._foreseen(seen)
+        decision = self._decide(self.decided_on, self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
@@ -170,12 +173,23 @@ class Controller:
         self._draft = decision.draft
         return decision.plan
 
+    def _foreseen(self, seen: Observed) -> Facts:
+        """The facts; with a new residency plan where whoever forecasts says that one is due."""
+        if self._foresight is None:
+            return self._facts(seen)
+        self._foresight.see(seen)
+        facts, paths = self._facts(seen), self._foresight.paths(seen.at_us)
+        if paths is None:
+            return facts
+        self._residency = plan_residency(facts, paths)
+        return replace(facts, residency=self._residency)
+
     def _facts(self, seen: Observed) -> Facts:
         pending, foresight = self._pending.values(), self._foresight
         return Facts(
             snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
-            models=self._models,
+            models=dict(self._models),
             demand={d.model_id: d for d in seen.demand},
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},

@@ -64,13 +64,18 @@ class Worth:
         return self.chance * self.unit
 
 
-def prewarm(planning: Planning, models: Mapping[str, Expected], ranks: Ranks) -> None:
+def prewarm(
+    planning: Planning, models: Mapping[str, Expected], ranks: Ranks, *, apart: bool = True
+) -> None:
     """Loads for this round, as many as links and GPUs take side by side."""
-    _Prewarming(planning, models, ranks).run()
+    _Prewarming(planning, models, ranks, apart=apart).run()
 
 
 class _Prewarming:
-    def __init__(self, planning: Planning, models: Mapping[str, Expected], ranks: Ranks) -> None:
+    def __init__(
+        self, planning: Planning, models: Mapping[str, Expected], ranks: Ranks, *, apart: bool
+    ) -> None:
+        self._apart = apart
         self._planning = planning
         self._ranks = ranks
         self._draft = planning.draft
@@ -226,6 +231,8 @@ class _Prewarming:
         """What is lost in futures that need the new one and a neighbour together."""
         outlook = self._planning.facts.outlook
         assert outlook is not None
+        if not self._apart:
+            return 0.0
         lost = 0.0
         for replica in place.there:
             known = self._worth.get(replica.replica_id)

@@ -13,6 +13,7 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
+from placement.planning.buddies import Buddies
 from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, weights_at
@@ -22,23 +23,25 @@ from placement.planning.prewarming import prewarm
 from placement.planning.ranks import Ranks, serves_or_will
 from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
 from placement.planning.scaling import Wanted, wanted, worth
+from placement.planning.standing import work_towards
 from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
 
 
-def plan_rungs(facts: Facts, ids: Ids) -> Decision:
-    """The fast plan."""
+def plan_rungs(facts: Facts, ids: Ids, *, apart: bool = True) -> Decision:
+    """The fast plan. Without `apart` a place does not mind its neighbours: an ablation."""
     if facts.outlook is None:
         return plan_reactive(facts, ids)
-    return _Round(Planning(facts, ids)).decision()
+    return _Round(Planning(facts, ids), apart=apart).decision()
 
 
 class _Round:
     """One round: what is worked out once for every model, then the steps in their order."""
 
-    def __init__(self, planning: Planning) -> None:
+    def __init__(self, planning: Planning, *, apart: bool) -> None:
+        self._apart = apart
         self._planning = planning
         self._draft = planning.draft
         self._facts = facts = planning.facts
@@ -59,7 +62,8 @@ class _Round:
             if self._facts.catalog.model(model.spec.id) is not None or model.asked:
                 self._serve(model)
         self._settle()
-        prewarm(self._planning, self._models, self._ranks)
+        prewarm(self._planning, self._models, self._ranks, apart=self._apart)
+        work_towards(self._planning)
         plan_nodes(self._planning, self._models, self._wanted)
         return self._planning.decision()
 
@@ -98,14 +102,18 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options = climbs(self._draft, model.spec)
+        options, buddies = climbs(self._draft, model.spec), self._buddies()
         options = [c for c in options if self._pays(model, coming, c)]
-        waiters = model.waiters(0.0) * model.price
+        waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
 
         def cost(climb: Climb) -> tuple[float, object]:
-            return (climb.takes_us * waiters + climb.loss_us, climb.key)
+            breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
+            return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
 
         return min(options, key=cost, default=None)
+
+    def _buddies(self) -> Buddies:
+        return Buddies(self._draft, self._models, self._ranks)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost

@@ -18,7 +18,7 @@ from prewarm.selection.pending import Pending
 from prewarm.selection.selector import Selector
 from prewarm.series import Bools, Floats
 
-FORECASTS_OF_PAST = 160
+FORECASTS_OF_PAST = 128
 """A longer past is forecast in every second bin only, or third, ...: it is to be learnt quickly."""
 ORIGINS_KEPT = 300
 SEEN_KEPT_DAYS = 14

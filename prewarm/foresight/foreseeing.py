@@ -168,6 +168,11 @@ class Foreseeing:
             by_horizon.append(masks(counts))
         return [list(one) for one in zip(*by_horizon, strict=True)]
 
+    def _share_begun(self, now_us: int) -> float:
+        """Of the nearest horizon: before the beginning nobody asks."""
+        near_us = self._options.within_us[0]
+        return min(max((now_us + near_us - self._begins_us) / near_us, 0.0), 1.0)
+
     def _gpus_at_once(self, now_us: int) -> Iterator[tuple[int, ...]]:
         """By horizon, then by path."""
         rates, width_us = self._ahead.rates(self._now), self._options.width_us
@@ -186,9 +191,10 @@ class Foreseeing:
 
     def _made(self, now_us: int) -> Outlook:
         acts: Bools = self.far.acts[:, 0]
+        rates: Floats = self._now.rate_per_s * self._share_begun(now_us)
         columns = zip(
             self.models,
-            self._now.rate_per_s.tolist(),
+            rates.tolist(),
             self._near.dispersion.tolist(),
             self._capacity.service_s.tolist(),
             self._capacity.slots.tolist(),
