@@ -7,8 +7,11 @@ same after each action planned so far. Never: decides.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeAlias
 
-from placement.catalog import Catalog, ModelId, ModelSpec, NodeSpec
+import msgspec
+
+from placement.catalog import Catalog, ModelId, ModelSpec, NodeId, NodeSpec
 from placement.edges import climb_us, resting_rungs
 from placement.feasibility import (
     gpu_free_bytes,
@@ -16,12 +19,15 @@ from placement.feasibility import (
     recounted,
     replica_gpu_bytes,
 )
+from placement.plan import Victim
 from placement.planning.demand import ModelDemand
 from placement.planning.outlook import Outlook
 from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
+RoomKey: TypeAlias = tuple[tuple[int, ...], int, int]
+"""GPUs, bytes on each of them, bytes on the host."""
 TENURE_US_MIN = 2 * US
 """A replica that has just begun to serve is left in place at least this long."""
 HORIZON_S = 60.0
@@ -99,6 +105,17 @@ class Bytes:
     most: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RoomMade:
+    """Who steps down so that a GPU set has room: how long that takes them, and what it costs."""
+
+    victims: tuple[Victim, ...]
+    takes_us: int
+    loss_us: float
+    on_host: bool = False
+    """Some of them step down for host memory, wherever on the node they stand."""
+
+
 class Draft:
     """The cluster as it will be once the actions planned so far have been taken up. Mutable.
 
@@ -126,6 +143,10 @@ class Draft:
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
+        self._room_made: dict[str, dict[RoomKey, RoomMade | None]] = {}
+        self._losses: dict[str, dict[tuple[str, Rung | None], float]] = {}
+        """By model, for what each of its replicas is worth hangs on the others."""
+        self._alike: dict[NodeSpec, list[str]] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
         spec = self.facts.catalog.node(node.node_id)
@@ -170,6 +191,10 @@ class Draft:
         mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
         self._serving.pop(model_id, None)
+        self._losses.pop(model_id, None)
+        self._room_made.pop(replica.node_id, None)
+        for other in mine:
+            self._forget_room(other)
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
@@ -181,6 +206,29 @@ class Draft:
         for replica in (changed, *beside, *tied):
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
+
+    def room_made(self, node_id: str) -> dict[RoomKey, RoomMade | None]:
+        """What is known of making room on a node, whoever it is for. It holds until the node
+        changes, or a replica elsewhere of a model that stands there: what a model has is worth as
+        much as it has of it."""
+        return self._room_made.setdefault(node_id, {})
+
+    def alike(self) -> dict[NodeSpec, list[str]]:
+        """Nodes that differ by their names alone, by a spec without any."""
+        if not self._alike:
+            for name, node in self.nodes.items():
+                spec = msgspec.structs.replace(self.spec_of(node), id=NodeId(""))
+                self._alike.setdefault(spec, []).append(name)
+        return self._alike
+
+    def _forget_room(self, replica: ReplicaState) -> None:
+        """What it would cost that this one steps down has changed, and nothing else there."""
+        known = self._room_made.get(replica.node_id)
+        if known:
+            here = set(replica.gpu_ids)
+            for key, made in list(known.items()):
+                if made is None or made.on_host or not here.isdisjoint(key[0]):
+                    del known[key]
 
     def bare(self, node: NodeState) -> NodeState:
         """The node without any replica that we know of. No plan changes what is left then."""
@@ -277,6 +325,13 @@ class Draft:
 
     def loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
         """What stepping down costs: microseconds more to come back × requests expected to wait."""
+        known = self._losses.setdefault(replica.model_id, {})
+        key = (replica.replica_id, to)
+        if key not in known:
+            known[key] = self._loss_us(replica, to)
+        return known[key]
+
+    def _loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
         if self.loss_of is not None:
             return self.loss_of(replica, self._more_us(replica, to))
         demand = self.facts.demand.get(replica.model_id)

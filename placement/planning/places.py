@@ -39,10 +39,24 @@ class Places:
         self._draft = draft
         self._looked: dict[str, _Looked] = {}
         self._side_by_side: dict[str, int] = {}
-
-    def with_idle_links(self) -> list[str]:
+        self._roomy: dict[tuple[int, int], list[str]] = {}
+        self.idle: list[str] = sorted(filter(self.link_is_idle, draft.nodes))
         """Nodes to which one more load may run at full speed, in order of their ids."""
-        return sorted(name for name in self._draft.nodes if self.link_is_idle(name))
+
+    def changed(self, node_id: str) -> None:
+        """A load has begun there: nodes only lose room by that."""
+        if not self.link_is_idle(node_id):
+            for names in (self.idle, *self._roomy.values()):
+                if node_id in names:
+                    names.remove(node_id)
+
+    def roomy(self, spec: ModelSpec, need: int) -> list[str]:
+        """Of those nodes the ones with room for that at some place, or with little less."""
+        known = self._roomy.get((spec.gpus, need))
+        if known is None:
+            known = [n for n in self.idle if any(p.free >= need for p in self.open_to(spec, n))]
+            self._roomy[spec.gpus, need] = known
+        return known
 
     def link_is_idle(self, node_id: str) -> bool:
         at_once = self._side_by_side.get(node_id)

@@ -37,12 +37,14 @@ from placement.planning.draft import weights_at
 from placement.planning.expected import Expected
 from placement.planning.places import Gpus, Place, Places
 from placement.planning.ranks import HORIZON_US, Ranks, nearness, rung_to_come
+from placement.planning.stale import Stale
 from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
 Choice: TypeAlias = tuple[float, int, str, Gpus]
 CHANGE = 2.0
+ROUNDING = 1e-9
 WORTH_MIN = 1e-3
 """Request-seconds below which nothing is moved."""
 
@@ -81,7 +83,7 @@ class _Prewarming:
         self._worth: dict[str, Worth] = {}
         """Of every replica that is warm or on its way there."""
         self._places = Places(planning.draft)
-        self._idle: list[str] = self._places.with_idle_links()
+        self._stale = Stale(self._places, self._value, self._held)
 
     def run(self) -> None:
         missing = sorted(self._missing(), key=lambda w: (-w.value, w.model_id))
@@ -146,9 +148,9 @@ class _Prewarming:
         """Where room is left: the least harm, then the fewest of the model, then the least ids."""
         mine: Counter[str] = Counter(r.node_id for r in self._draft.of_model(spec.id))
         best: Choice | None = None
-        for node_id in self._idle:
-            for place in self._open(spec, node_id):
-                if place.free < need:
+        for node_id in self._places.roomy(spec, need):
+            for place in self._places.open_to(spec, node_id):
+                if place.free < need or not self._is_open(spec, node_id, place.gpus):
                     continue
                 found = (self._beside(new, place), mine[node_id], node_id, place.gpus)
                 best = found if best is None else min(best, found)
@@ -161,51 +163,31 @@ class _Prewarming:
         edge = start_edge(spec, weights_at(node, spec), Rung.WARM)
         takes_us = edge_us(edge, self._draft.spec_of(node).links)
         self._planning.load(spec, node_id, gpus, takes_us, self._why(new, cost))
-        if not self._places.link_is_idle(node_id):
-            self._idle.remove(node_id)
+        self._places.changed(node_id)
+        self._stale.changed(node_id)
 
     def _replace(self, new: Worth, spec: ModelSpec, need: int) -> None:
         """In the place of what is worth least, if it is worth enough less."""
-        options = []
-        for node_id in self._idle:
-            for place in self._open(spec, node_id):
-                stale = self._stale(place, node_id, need, new.value / CHANGE)
-                if stale:
-                    loss = sum(self._worth[r.replica_id].value for r in stale)
-                    options.append((loss, node_id, place.gpus, stale))
-        if not options:
-            return
-        loss, node_id, gpus, stale = min(options, key=lambda o: o[:3])
-        for replica in stale:
-            numbers = {"value": self._worth[replica.replica_id].value, "for_value": new.value}
-            why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
-            self._planning.step_down(replica, None, why)
-        self._load_on(node_id, gpus, new, loss)
-
-    def _stale(self, place: Place, node_id: str, need: int, loss_max: float) -> list[ReplicaState]:
-        """The warm ones that give enough room, the least valuable first; empty if none do."""
-        warm = [
-            (self._worth[r.replica_id].value, r.replica_id, r)
-            for r in place.there
-            if r.replica_id in self._worth and not r.action_id
-        ]
-        if place.free >= need or not warm or min(warm)[0] > loss_max:
-            return []
-        on_node = self._places.free_on(node_id)
-        free = {g: on_node[g] for g in place.gpus}
-        chosen: list[ReplicaState] = []
-        for value, _, replica in sorted(warm):
-            if all(b >= need for b in free.values()):
+        loss_max = new.value / CHANGE
+        for offer in self._stale.offers(spec, need):
+            if offer.loss > loss_max * (1 + ROUNDING):
+                return
+            if offer.within(loss_max) and self._is_open(spec, offer.node_id, offer.gpus):
                 break
-            loss_max -= value
-            if loss_max < 0:
-                return []
-            held = gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
-            chosen.append(replica)
-            for g in replica.gpu_ids:
-                if g in free:
-                    free[g] += held
-        return chosen if all(b >= need for b in free.values()) else []
+        else:
+            return
+        for value, replica_id in offer.stale:
+            numbers = {"value": value, "for_value": new.value}
+            why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
+            self._planning.step_down(self._draft.replica(replica_id), None, why)
+        self._load_on(offer.node_id, offer.gpus, new, offer.loss)
+
+    def _value(self, replica: ReplicaState) -> float | None:
+        known = self._worth.get(replica.replica_id)
+        return None if known is None else known.value
+
+    def _held(self, replica: ReplicaState) -> int:
+        return gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
 
     def _wake(self, new: Worth, spec: ModelSpec) -> None:
         """World S: a sleeping engine, where it sleeps."""
@@ -237,14 +219,13 @@ class _Prewarming:
             and room_for_step(spec, node, replica, Rung.WARM) is None
         )
 
-    def _open(self, spec: ModelSpec, node_id: str) -> Iterator[Place]:
-        """Where nobody serves, starts or drains, and the model stands on no GPU yet."""
-        if self._draft.blocked(spec, node_id):
-            return
-        for place in self._places.open_to(spec, node_id):
-            own = any(r.model_id == spec.id for r in place.there)
-            if not own and not self._draft.promised_to_another(spec, node_id, place.gpus):
-                yield place
+    def _is_open(self, spec: ModelSpec, node_id: str, gpus: Gpus) -> bool:
+        """The model stands on no GPU there yet, does not rest there, and nobody else was promised
+        the place."""
+        draft = self._draft
+        if draft.blocked(spec, node_id) or draft.promised_to_another(spec, node_id, gpus):
+            return False
+        return not any(r.model_id == spec.id for r in draft.nodes[node_id].on(gpus))
 
     def _beside(self, new: Worth, place: Place) -> float:
         """What is lost in futures that need the new one and a neighbour together."""
