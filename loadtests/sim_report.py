@@ -4,35 +4,35 @@
 found in the cache, so it can be stopped and goes on where it was; `--quick` runs a small version.
 """
 
-import argparse
 import dataclasses
-import os
-import platform
 import resource
-import signal
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
-
-from rich.console import Console
 
 from loadtests.arrivals import Caps
 from loadtests.baselines.plugins import policy_names
 from loadtests.errors import AskedError
-from loadtests.machine import cpu_name
 from loadtests.scenarios.names import shipped
 from loadtests.study.asked import Options, Study, study
-from loadtests.study.cache import Cells
 from loadtests.study.cells import Cell, Place
-from loadtests.study.comparison import run_cells
+from loadtests.study.parts import Facts
 from loadtests.study.pool import Told, each_in_a_process
-from loadtests.study.report import Facts, Findings, Speed, closest_places, markdown
+from loadtests.study.report import Findings, Speed, closest_places, markdown
+from loadtests.study.reporting import (
+    Asked,
+    Runner,
+    Written,
+    asked_of,
+    facts_of,
+    options,
+    written,
+)
 from loadtests.study.running import run_task
 from loadtests.study.sides import Twin
 from loadtests.study.task import Task
+from loadtests.study.variants import gpus_of
 from loadtests.trace_places import demo_trace
 from loadtests.twin import CATALOG as TWIN_CATALOG
 from loadtests.twin import twin
@@ -46,51 +46,7 @@ SPEED_DURATION = "1h"
 TWIN_DURATION, TWIN_REQUESTS = "5m", 1500
 
 
-class Asked(NamedTuple):
-    """The knobs."""
-
-    quick: bool
-    seeds: int
-    jobs: int
-    cache: Path | None
-    traces: Path | None
-    full_speed: bool
-
-
-class Ran(NamedTuple):
-    cells: list[Cell]
-    failed: list[str]
-
-
-class Runner:
-    """Runs studies against one cache."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self._kept = Cells(asked.cache)
-        self._screen = Console(stderr=True)
-
-    def study(
-        self, scenario: str, policies: str, worlds: str, seeds: int, *, quick: bool = False
-    ) -> Study:
-        options = Options(
-            scenario=scenario,
-            policies=policies,
-            worlds=worlds,
-            seeds=tuple(range(seeds)),
-            quick=quick,
-            traces=self.asked.traces,
-        )
-        return study(options, Path.cwd(), one=False)
-
-    def run(self, title: str, tasks: list[Task]) -> Ran:
-        self._screen.print(f"{title}: {len(tasks)} cells")
-        done = run_cells(tasks, self._kept, self.asked.jobs, self._screen)
-        failed = [f"{f.task.told()}: {f.why.strip().splitlines()[-1]}" for f in done.failures]
-        return Ran([cell for _, cell in done.cells], failed)
-
-
-def findings(asked: Asked) -> tuple[Findings, Facts]:
+def findings(asked: Asked, *, full_speed: bool) -> tuple[Findings, Facts]:
     runner = Runner(asked)
     grid = runner.study(GRID, MAIN, "W", asked.seeds, quick=asked.quick)
     stock = runner.study(GRID, MAIN, "S", 1, quick=asked.quick)
@@ -111,10 +67,10 @@ def findings(asked: Asked) -> tuple[Findings, Facts]:
         questions={name: one.scenario.file.question for name, one in others.items()},
         figures=figures(),
         twins=twins(asked),
-        speeds=speeds(runner),
+        speeds=speeds(runner, full_speed=full_speed),
         failed=[line for ran in (main, ablations, close, *brief.values()) for line in ran.failed],
     )
-    return found, _facts(grid, asked)
+    return found, facts_of(grid, asked)
 
 
 def _close(tasks: list[Task], cells: list[Cell], asked: Asked) -> list[Task]:
@@ -148,9 +104,9 @@ def twins(asked: Asked) -> list[Twin]:
 # --- speed
 
 
-def speeds(runner: Runner) -> list[Speed]:
+def speeds(runner: Runner, *, full_speed: bool) -> list[Speed]:
     """Measured anew each time, alone on the machine: a kept figure would be of another one."""
-    sizes = [("", SPEED_DURATION)] + ([("full", "")] if runner.asked.full_speed else [])
+    sizes = [("", SPEED_DURATION)] + ([("full", "")] if full_speed else [])
     return [
         _speed(task)
         for size, duration in sizes
@@ -180,7 +136,7 @@ def _speed(task: Task) -> Speed:
             if ended.error:
                 raise AskedError(f"the speed could not be measured:\n{ended.error}")
         requests, wall_s, rss_mb = map(float, file.read_text().split())
-    gpus = sum((node.count or 1) * node.gpus for node in task.file.nodes)
+    gpus = gpus_of(task.file)
     return Speed(
         policy=task.policy,
         world=task.world.value,
@@ -201,54 +157,16 @@ def _measure(item: tuple[Task, Path], told: Told) -> None:
     file.write_text(f"{cell.requests} {wall_s} {rss_mb}")
 
 
-def _facts(grid: Study, asked: Asked) -> Facts:
-    return Facts(
-        cpu=cpu_name(),
-        cores=os.cpu_count() or 1,
-        python=platform.python_version(),
-        version=version("warmtide"),
-        demand=grid.tasks[0].traced.told,
-        lengths=grid.lengths,
-        quick=asked.quick,
-    )
-
-
-def _asked() -> tuple[Asked, Path]:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--report", type=Path, required=True, help="the file to write")
-    parser.add_argument("--quick", action="store_true", help="a handful of cells, one seed")
-    parser.add_argument("--seeds", type=int, default=5, help="of the grid's main policies")
-    parser.add_argument("--jobs", type=int, default=0, help="cells at once; else one a core")
-    parser.add_argument("--cache", type=Path, help="where cells are kept")
-    parser.add_argument("--traces", type=Path, help="folder of public traces")
+def main() -> int:
+    parser = options(__doc__)
     parser.add_argument("--full-speed", action="store_true", help="20 million requests, too")
     given = parser.parse_args()
-    asked = Asked(
-        quick=given.quick,
-        seeds=1 if given.quick else given.seeds,
-        jobs=given.jobs or len(os.sched_getaffinity(0)),
-        cache=given.cache,
-        traces=given.traces,
-        full_speed=given.full_speed,
-    )
-    return asked, given.report
 
+    def write() -> Written:
+        found, facts = findings(asked_of(given), full_speed=given.full_speed)
+        return Written(markdown(found, facts), found.failed)
 
-def main() -> int:
-    asked, report = _asked()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as after Ctrl-C
-    try:
-        found, facts = findings(asked)
-    except AskedError as error:
-        sys.stderr.write(f"sim-report: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("sim-report: stopped; cells that were done are kept, so ask again\n")
-        return 1
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(markdown(found, facts), "utf-8")
-    sys.stderr.write(f"sim-report: wrote {report}\n")
-    return 1 if found.failed else 0
+    return written("sim-report", given.report, write)
 
 
 if __name__ == "__main__":

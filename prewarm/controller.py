@@ -25,7 +25,7 @@ from placement.plan import (
     Start,
 )
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Draft, Elastic, Facts, Room
+from placement.planning.draft import Draft, Elastic, Facts, Going, Room
 from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
@@ -117,7 +117,10 @@ class Controller:
         self._cleared_for: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
         self._excess_since_us: dict[str, int] = {}
+        self._going = Going()
         self._last: Observed | None = None
+        self.decided_on: Facts | None = None
+        """What the newest plan was made from; None before the first."""
         self._draft: Draft | None = None
 
     def step(self, event: Event) -> Plan | None:
@@ -159,13 +162,14 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        facts = self._foreseen(seen)
-        decision = self._decide(facts, self._ids)
+        self.decided_on = self._foreseen(seen)
+        decision = self._decide(self.decided_on, self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
         self._cleared_for = dict(decision.cleared_for)
         self._rooms = dict(decision.rooms)
+        self._going = decision.going
         self._draft = decision.draft
         return decision.plan
 
@@ -185,7 +189,7 @@ class Controller:
         return Facts(
             snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
-            models=self._models,
+            models=dict(self._models),
             demand={d.model_id: d for d in seen.demand},
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},
@@ -195,6 +199,7 @@ class Controller:
             outlook=foresight.outlook(seen.at_us) if foresight is not None else None,
             residency=self._residency,
             elastic=seen.elastic,
+            going=self._going,
             now_us=seen.at_us,
         )
 

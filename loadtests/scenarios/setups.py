@@ -84,6 +84,7 @@ def build(name: str, file: ScenarioFile, traced: Traced, wanted: Wanted) -> Buil
         warmup_us=file.slice.warmup,
         node_events=_node_events(file),
         elastic=_elastic(file),
+        forecast=file.forecast,
         labels={key: getattr(wanted.cell, key) for key in keys_of(wanted.cell)},
     )
     notes = (*notes, *_notes(file, traced, where))
@@ -264,7 +265,7 @@ def _level(
         weights = np.divide(shares, mean, out=np.zeros(len(mean)), where=mean > 0)
     reference = counts[where.past_days * DAY_US // width_us :]
     goal = LoadGoal(mean=file.demand.load.mean, peak=file.demand.load.peak)
-    gpus = sum(node.gpus for node in catalog.nodes)
+    gpus = file.demand.load.gpus or sum(node.gpus for node in catalog.nodes)
     exact = reference.astype(np.float64)
     level = by_load(exact, width_us, weights, costs_s(catalog, table), gpus, goal)
     return _Scaled(level, counts * level.factors)

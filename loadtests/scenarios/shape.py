@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from loadtests.errors import AskedError
+from loadtests.simulator.port import Forecast
 from placement.catalog_explain import explain
 from placement.catalog_fields import Entry, Name, Share, TimeUs
 from placement.catalog_problems import closest, dotted
@@ -50,6 +51,9 @@ class LoadEntry(Entry):
 
     mean: Share
     peak: Annotated[float, Field(gt=0, le=10)]
+    gpus: Annotated[int, Field(ge=1)] | None = None
+    """Shares of what so many GPUs can serve; by default all of `nodes`. With it the same demand can
+    be put before another fleet."""
 
 
 class DemandEntry(Entry):
@@ -156,6 +160,9 @@ class ScenarioFile(Entry):
     changes: list[ChangeEntry] = []
     node_events: list[NodeEventEntry] = []
     elastic: ElasticEntry | None = None
+    forecast: Forecast = "learned"
+    """What a policy that forecasts goes by: what the days before teach, or for the sake of the
+    question `inverted` (much where little comes, and the reverse) or `perfect`."""
 
 
 def parse_scenario(data: dict[str, Any], file: str) -> ScenarioFile:

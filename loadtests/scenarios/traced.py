@@ -29,7 +29,7 @@ _LENGTH_ROWS = 20_000
 def traced(source: str, models: int, folder: Path, instead: Path | None) -> Traced:
     """The demand for `models` models, by the scenario's source or by the file given instead."""
     lengths, lengths_told = _lengths(folder)
-    counts, told = _given(instead) if instead else _sourced(source, models, folder)
+    counts, told = _given(instead, models) if instead else _sourced(source, models, folder)
     filled = _filled(counts)
     digest = hashlib.sha256(told.encode())
     for part in (filled.counts, lengths.prompt_tokens, lengths.output_tokens):
@@ -44,7 +44,10 @@ def traced(source: str, models: int, folder: Path, instead: Path | None) -> Trac
     )
 
 
-def _given(file: Path) -> tuple[Counts, str]:
+def _given(file: Path, models: int) -> tuple[Counts, str]:
+    """A file, or the word `generated`, as of a replay."""
+    if str(file) == GENERATED:
+        return _generated(models)
     found = read_trace(file)
     if isinstance(found, Requests):
         raise AskedError(
@@ -60,7 +63,7 @@ def _sourced(source: str, models: int, folder: Path) -> tuple[Counts, str]:
     names = source.removeprefix("servegen ").split(" + ")
     files = [folder / _CLIENTS.format(name) for name in names]
     if not all(file.is_file() for file in files):
-        return generate_counts(0, World(clients=models, days=_DAYS)), GENERATED
+        return _generated(models)
     read = [_counts(file) for file in files]
     named = [f"{name}/{s}" for name, one in zip(names, read, strict=True) for s in one.streams]
     assert len({len(one.counts) for one in read}) == 1, "ServeGen's files cover the same two weeks"
@@ -72,6 +75,10 @@ def _sourced(source: str, models: int, folder: Path) -> tuple[Counts, str]:
         holes=np.concatenate([one.holes for one in read], axis=1),
     )
     return together, source
+
+
+def _generated(models: int) -> tuple[Counts, str]:
+    return generate_counts(0, World(clients=models, days=_DAYS)), GENERATED
 
 
 def _counts(file: Path) -> Counts:

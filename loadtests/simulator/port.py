@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.admission import Ticket
 from gateway.openai_api import Refusal
@@ -76,6 +76,10 @@ class Elastic:
     """A node without serving or starting replicas this long is given back."""
 
 
+Forecast = Literal["learned", "inverted", "perfect"]
+"""From the days before; or, to ask what forecasts are worth, wrong on purpose or never wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """Everything that one run depends on. `catalog.nodes` are all that may ever exist.
@@ -92,6 +96,8 @@ class Setup:
     warmup_us: int = 60_000_000
     node_events: tuple[NodeEvent, ...] = ()
     elastic: Elastic | None = None
+    forecast: Forecast = "learned"
+    """What policies that forecast shall go by; the others never look."""
     labels: dict[str, str | float] = field(default_factory=dict)
     """Where the cell lies on its scenario's grid: `hour`, `alpha`, `rps`, `cv`."""
 

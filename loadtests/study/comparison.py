@@ -43,26 +43,31 @@ class _Job:
 
 
 def run_cells(tasks: Sequence[Task], kept: Cells, jobs: int, screen: Console) -> Done:
-    """Every task's cell, from the cache or run now; each is kept as soon as it is there."""
+    """Every task's cell, from the cache or run now; each is kept as soon as it is there. Equal
+    tasks are run once."""
     kept.ready()
-    found = [kept.find(task) for task in tasks]
-    missing = [i for i, cell in enumerate(found) if cell is None]
+    keys = [kept.key(task) for task in tasks]
+    distinct = dict(zip(keys, tasks, strict=True))
+    found = {key: kept.find(task) for key, task in distinct.items()}
+    work = [_Job(task, key, kept) for key, task in distinct.items() if found[key] is None]
+    reused = len(distinct) - len(work)
     failures = []
-    with _bar(len(tasks), len(tasks) - len(missing), screen) as told:
-        work = [_Job(tasks[i], kept.key(tasks[i]), kept) for i in missing]
-        with contextlib.closing(each_in_a_process(_run_and_keep, work, jobs, told)) as ends:
-            for ended in ends:
-                told(ended.place, 1.0)
-                task = work[ended.place].task
-                cell = None if ended.error else kept.find(task)
-                found[missing[ended.place]] = cell
-                if cell is None:
-                    why = ended.error or "its cell could not be kept; is the disk full?"
-                    failures.append(Failure(task=task, why=why))
+    with (
+        _bar(len(distinct), reused, screen) as told,
+        contextlib.closing(each_in_a_process(_run_and_keep, work, jobs, told)) as ends,
+    ):
+        for ended in ends:
+            told(ended.place, 1.0)
+            job = work[ended.place]
+            cell = found[job.key] = None if ended.error else kept.find(job.task)
+            if cell is None:
+                why = ended.error or "its cell could not be kept; is the disk full?"
+                failures.append(Failure(task=job.task, why=why))
+    pairs = zip(tasks, map(found.get, keys), strict=True)
     return Done(
-        cells=[(task, cell) for task, cell in zip(tasks, found, strict=True) if cell is not None],
+        cells=[(task, cell) for task, cell in pairs if cell is not None],
         failures=failures,
-        reused=len(tasks) - len(missing),
+        reused=reused,
     )
 
 

@@ -1,14 +1,15 @@
-"""Where one policy gains on another, and where it loses: sections of the written report. Pure.
+"""Where one policy gains on another, and where it loses: sections of the written reports. Pure.
 
-In: pairs of cells on the same places. Out: Markdown. Never: leaves a loss out.
+In: pairs of cells on the same places, all of the same two policies. Out: Markdown.
+Never: leaves a loss out.
 """
 
 from collections.abc import Iterator, Sequence
 
+from loadtests.study.cells import Cell
 from loadtests.study.lines import heads, row, seconds, shown
-from loadtests.study.summary import BASELINE, Pair, ratios
+from loadtests.study.summary import Pair, ratios
 
-CHALLENGER = "warmserve"
 LOST_SHOWN = 12
 AXES = ("rps", "alpha", "cv", "hour")
 FAR = 20.0
@@ -18,10 +19,10 @@ _TOLD = (("worst", "at worst"), ("median", "in the median"), ("best", "at best")
 
 
 def gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
-    """Where on the grid the challenger's gains lie."""
+    """Where on the grid the gains lie."""
     if not compared:
         return
-    yield f"Gain of `{CHALLENGER}` over `{BASELINE}`, worst / median / best, along each axis:"
+    yield f"Gain of {_names(compared)}, worst / median / best, along each axis:"
     yield ""
     yield from heads(("axis", "value", "gain", "cells", "lost"))
     for axis in AXES:
@@ -32,6 +33,16 @@ def gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
                 gain = " / ".join(f"{here[key]:.3g}" for key in ("worst", "median", "best"))
                 yield row([axis, shown(value), gain, str(here["compared"]), str(here["lost"])])
     yield ""
+
+
+def _names(compared: Sequence[Pair]) -> str:
+    return f"`{compared[0].cell.policy}` over `{compared[0].beside.policy}`"
+
+
+def place_told(cell: Cell) -> str:
+    """Where on the grid, and with which seed."""
+    labels = [f"{axis} {shown(getattr(cell, axis))}" for axis in AXES if getattr(cell, axis)]
+    return ", ".join([*labels, f"seed {cell.seed}"])
 
 
 def _in_order(value: float | str | None) -> tuple[int, float | str]:
@@ -46,11 +57,10 @@ def where_all_were_served(compared: Sequence[Pair]) -> Iterator[str]:
     if gain is None:
         return
     best = max(served, key=lambda pair: pair.ratio or 0.0)
-    place = ", ".join(f"{axis} {shown(getattr(best.cell, axis))}" for axis in AXES)
     far = sum((pair.ratio or 0.0) >= FAR for pair in served)
     yield f"Where both served everybody ({len(served)} of {len(compared)} pairs) the gain is"
     figures = [f"{gain[key]:.3g} {told}" for key, told in _TOLD]
-    yield f"{', '.join(figures)} ({place}, seed {best.cell.seed});"
+    yield f"{', '.join(figures)} ({place_told(best.cell)});"
     yield f"{far} pairs have {FAR:g} or more."
     yield ""
 
@@ -63,9 +73,10 @@ def lost(compared: Sequence[Pair]) -> Iterator[str]:
     )
     if not losses:
         return
-    yield f"`{CHALLENGER}` loses {len(losses)} of {len(compared)} cells; the worst of them:"
+    policy, beside = losses[0].cell.policy, losses[0].beside.policy
+    yield f"`{policy}` loses {len(losses)} of {len(compared)} cells; the worst of them:"
     yield ""
-    yield from heads((*AXES, "seed", "its P99 s", "reactive's", "gain"))
+    yield from heads((*AXES, "seed", "its P99 s", f"{beside}'s", "gain"))
     for pair in losses[:LOST_SHOWN]:
         place = [shown(getattr(pair.cell, axis)) for axis in AXES]
         times = [seconds(one.ttft_ms.p99) for one in pair]

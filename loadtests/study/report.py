@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from loadtests.study.cells import Cell, Place
-from loadtests.study.gains import AXES, CHALLENGER, gain_by_place, lost, where_all_were_served
-from loadtests.study.lines import heads, mean, percent, row, seconds, shown
+from loadtests.study.excess import ORACLE
+from loadtests.study.gains import AXES, gain_by_place, lost, where_all_were_served
+from loadtests.study.lines import heads, row, shown
+from loadtests.study.parts import Facts, by_world, in_brief, made_of, not_run, policies_table
 from loadtests.study.sides import Twin, twin_lines
 from loadtests.study.summary import (
     BASELINE,
-    ORACLE,
     against_oracle,
     below_bound,
     orderings,
@@ -22,6 +23,8 @@ from loadtests.study.summary import (
     ratios,
 )
 from loadtests.validation.figures import Figure, Verdict, figure_rows, ordering_rows
+
+CHALLENGER = "warmserve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +42,6 @@ class Speed:
     @property
     def per_s(self) -> float:
         return self.requests / self.wall_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Where and on what the report was made."""
-
-    cpu: str
-    cores: int
-    python: str
-    version: str
-    demand: str
-    lengths: str
-    quick: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +71,11 @@ def markdown(findings: Findings, facts: Facts) -> str:
         _orderings(findings.ablations),
         _all_policies(findings.ablations),
         _oracle([*findings.grid, *findings.ablations, *findings.close], findings.others),
-        _others(findings.others, findings.questions),
+        _others(findings),
         _validation(findings.figures),
         twin_lines(findings.twins),
         _speed(findings.speeds),
-        _failed(findings.failed),
+        not_run(findings.failed),
     )
     return "\n".join(line for section in sections for line in section).rstrip() + "\n"
 
@@ -100,12 +90,7 @@ def _head(facts: Facts) -> Iterator[str]:
     yield "refused or cut count 999 s. A gain is reactive's P99 time to first token ÷ the"
     yield "policy's: above 1 it wins."
     yield ""
-    yield f"Demand: {facts.demand}; lengths: {facts.lengths}. Made by Warmtide {facts.version} on"
-    yield f"{facts.cores} cores ({facts.cpu}), Python {facts.python}."
-    if facts.quick:
-        yield ""
-        yield "**A quick version**: a handful of cells and one seed. Do not quote it."
-    yield ""
+    yield from made_of(facts)
 
 
 # --- warmserve16
@@ -114,47 +99,16 @@ def _head(facts: Facts) -> Iterator[str]:
 def _warmserve16(cells: Sequence[Cell]) -> Iterator[str]:
     yield "## The WarmServe paper's set-up (`warmserve16`)"
     yield ""
-    for world, inside in _by_world(cells):
+    for world, inside in by_world(cells):
         seeds = len({cell.seed for cell in inside})
         places = len({cell.place[1:-1] for cell in inside})
         yield f"### World {world}: {places} cells, seeds: {seeds}"
         yield ""
-        yield from _policies_table(inside)
+        yield from policies_table(inside)
         compared = pairs(inside, CHALLENGER, BASELINE)
         yield from where_all_were_served(compared)
         yield from gain_by_place(compared)
         yield from lost(compared)
-
-
-def _policies_table(cells: Sequence[Cell]) -> Iterator[str]:
-    yield from heads(_POLICY_HEADS)
-    for policy in dict.fromkeys(cell.policy for cell in cells):
-        own = [cell for cell in cells if cell.policy == policy]
-        gain = ratios(pairs(cells, policy, BASELINE))
-        gains = [f"{gain[key]:.3g}" for key in ("worst", "median", "best")] if gain else ["–"] * 3
-        told = [
-            f"`{policy}`",
-            str(len(own)),
-            *gains,
-            str(gain["lost"]) if gain else "–",
-            *(percent([getattr(cell, share) for cell in own]) for share in _SHARES),
-            str(sum(cell.requests - cell.served for cell in own)),
-            *(mean([getattr(cell, cost) for cell in own]) for cost in _COSTS),
-        ]
-        yield row(told)
-    yield ""
-
-
-_POLICY_HEADS = (
-    "policy", "cells", "gain worst", "median", "best", "lost", "< 100 ms", "TTFT in SLO",
-    "ITL in SLO", "not served", "GPU h serving", "idle GB h",
-)  # fmt: skip
-_OTHER_HEADS = (
-    "world", "policy", "requests", "P50 s", "P95 s", "P99 s", "gain", "TTFT in SLO", "not served",
-    "GPU h paid", "GPU h serving",
-)  # fmt: skip
-_SHARES = ("share_under_100ms", "share_under_slo", "itl_attainment")
-_COSTS = ("gpu_hours_serving", "hbm_gb_hours_idle")
 
 
 def _close(cells: Sequence[Cell]) -> Iterator[str]:
@@ -194,7 +148,7 @@ def _orderings(cells: Sequence[Cell]) -> Iterator[str]:
     yield "Shares under 100 ms, means over the cells that all variants ran. The published figures"
     yield "are of grade C: only their order is held against ours."
     yield ""
-    for world, inside in _by_world(cells):
+    for world, inside in by_world(cells):
         found = orderings(inside)
         if found:
             yield f"World {world}:"
@@ -209,10 +163,10 @@ def _orderings(cells: Sequence[Cell]) -> Iterator[str]:
 def _all_policies(cells: Sequence[Cell]) -> Iterator[str]:
     yield "## Every policy, on a few cells of `warmserve16`"
     yield ""
-    for world, inside in _by_world(cells):
+    for world, inside in by_world(cells):
         yield f"World {world}:"
         yield ""
-        yield from _policies_table(inside)
+        yield from policies_table(inside)
 
 
 # --- the bound
@@ -243,50 +197,10 @@ def _oracle(cells: Sequence[Cell], others: Mapping[str, Sequence[Cell]]) -> Iter
 # --- the rest
 
 
-def _others(others: Mapping[str, Sequence[Cell]], questions: Mapping[str, str]) -> Iterator[str]:
+def _others(findings: Findings) -> Iterator[str]:
     yield "## Other scenarios, in brief"
     yield ""
-    for scenario, cells in others.items():
-        yield f"### `{scenario}`"
-        yield ""
-        yield " ".join(questions[scenario].split())
-        yield ""
-        notes = dict.fromkeys(note for cell in cells for note in _told_of(cell))
-        yield from (f"- {note}" for note in notes)
-        if notes:
-            yield ""
-        yield from heads(_OTHER_HEADS)
-        yield from (_other_row(cell, cells) for cell in cells)
-        yield ""
-
-
-def _told_of(cell: Cell) -> Iterator[str]:
-    if "factor" in cell.level:
-        level = cell.level
-        yield (
-            f"thinned by {shown(level['factor'])}, bound by the {level['binding']}: mean load "
-            f"{shown(level['mean_load'])}, peak {shown(level['peak_load'])} of serving capacity"
-        )
-    yield from cell.notes
-
-
-def _other_row(cell: Cell, cells: Sequence[Cell]) -> str:
-    beside = next((p for p in pairs([*cells], cell.policy, BASELINE) if p.cell is cell), None)
-    gain = beside.ratio if beside else None
-    times = (cell.ttft_ms.p50, cell.ttft_ms.p95, cell.ttft_ms.p99)
-    return row(
-        [
-            cell.world,
-            f"`{cell.policy}`",
-            str(cell.requests),
-            *map(seconds, times),
-            "–" if gain is None else f"{gain:.3g}",
-            percent([cell.share_under_slo]),
-            str(cell.requests - cell.served),
-            f"{cell.gpu_hours:.1f}",
-            f"{cell.gpu_hours_serving:.1f}",
-        ]
-    )
+    yield from in_brief(findings.others, findings.questions)
 
 
 def _validation(figures: Sequence[Figure]) -> Iterator[str]:
@@ -314,15 +228,3 @@ def _speed(speeds: Iterable[Speed]) -> Iterator[str]:
         rates = [f"{one.per_s:.0f}", f"{one.rss_mb:.0f}"]
         yield row([f"`{one.policy}`", one.world, str(one.gpus), *figures, *rates])
     yield ""
-
-
-def _failed(failed: Sequence[str]) -> Iterator[str]:
-    if failed:
-        yield "## Not run"
-        yield ""
-        yield from (f"- {one}" for one in failed)
-
-
-def _by_world(cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
-    for world in sorted({cell.world for cell in cells}, reverse=True):
-        yield world, [cell for cell in cells if cell.world == world]

@@ -10,10 +10,11 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from loadtests.study.cells import Cell
+from loadtests.study.excess import ORACLE, duels, excess_summary
 from loadtests.validation.figures import T6, T7, Claim, Ordering
 
 BASELINE = "reactive"
-ORACLE = "oracle"
+RIVAL = "warmserve"
 SLACK_MS = 0.001
 """A microsecond: what rounding may put between equal times."""
 
@@ -38,6 +39,11 @@ class Pair(NamedTuple):
         """How many times lower this cell's P99 is."""
         mine, theirs = self.cell.ttft_ms.p99, self.beside.ttft_ms.p99
         return theirs / mine if mine and theirs is not None else None
+
+    @property
+    def times(self) -> float | None:
+        """The same the other way: this cell's P99 ÷ the other's."""
+        return 1 / self.ratio if self.ratio else None
 
 
 def summary(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -80,6 +86,7 @@ def _policy(policy: str, cells: list[Cell]) -> dict[str, Any]:
         "cells": len(own),
         "p99_ratio_to_reactive": ratios(pairs(cells, policy, BASELINE)),
         "oracle": against_oracle(pairs(cells, policy, ORACLE)),
+        "excess_ratio_to_warmserve": excess_summary(duels(cells, policy, RIVAL)),
         "share_under_100ms": _mean(cell.share_under_100ms for cell in own),
         "share_under_slo": _mean(cell.share_under_slo for cell in own),
         "gpu_hours": _mean(cell.gpu_hours for cell in own),
@@ -106,7 +113,7 @@ def against_oracle(compared: Sequence[Pair]) -> dict[str, Any] | None:
     """How often a policy came out below the bound: never, or something is wrong with the bound."""
     if not compared:
         return None
-    times = [1 / pair.ratio for pair in compared if pair.ratio]
+    times = [pair.times for pair in compared if pair.times is not None]
     return {
         "compared": len(compared),
         "violations": sum(below_bound(pair) for pair in compared),

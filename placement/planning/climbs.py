@@ -6,6 +6,7 @@ to climb, awaits, reads a clock.
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
 from placement.catalog import ModelSpec
@@ -20,7 +21,7 @@ from placement.feasibility import (
     wrong_gpu_set,
 )
 from placement.plan import Victim
-from placement.planning.draft import Draft, sets_for, weights_at
+from placement.planning.draft import Draft, RoomMade, sets_for, weights_at
 from placement.planning.victims import (
     choose_victims,
     covers,
@@ -29,7 +30,7 @@ from placement.planning.victims import (
     host_victims,
     price,
 )
-from placement.snapshot import NodeState, Phase, ReplicaState, Rung
+from placement.snapshot import NodeState, Phase, ReplicaState, Rung, WeightsAt
 
 GpuSets: TypeAlias = tuple[tuple[int, ...], ...]
 Taken: TypeAlias = Container[tuple[str, tuple[int, ...]]]
@@ -72,9 +73,11 @@ def free_climb(draft: Draft, spec: ModelSpec) -> Climb | None:
     return min(found, key=lambda c: c.key, default=None)
 
 
-def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
-    """Whether some living node could serve this model if it were empty."""
+def ever_fits(draft: Draft, spec: ModelSpec, but: Container[str] = ()) -> bool:
+    """Whether some living node, but for these, could serve this model if it were empty."""
     for node in draft.nodes.values():
+        if node.node_id in but:
+            continue
         node_spec = draft.spec_of(node)
         sets = sets_for(spec, node_spec)
         if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
@@ -98,6 +101,37 @@ def _start_over_others(
     neighbours = node.on(gpus)
     if start_in_the_way(neighbours, gpus) or freeing_in_the_way(neighbours, gpus):
         return None
+    made = _room_made(draft, spec, node, gpus)
+    if made is None:
+        return None
+    return Climb(
+        node_id=node.node_id,
+        gpu_ids=gpus,
+        replica=None,
+        victims=made.victims,
+        takes_us=takes_us + made.takes_us,
+        loss_us=made.loss_us,
+    )
+
+
+def _room_made(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]
+) -> RoomMade | None:
+    """The same for every model that needs as much, but for those of which something stands there,
+    or for which somebody there was cleared: it is worked out once for all others."""
+    mine = any(r.model_id == spec.id or r.replica_id in draft.cleared_for for r in node.replicas)
+    if mine:
+        return _make_room(draft, spec, node, gpus)
+    known = draft.room_made(node.node_id)
+    key = (gpus, _need(spec, node), host_bytes(spec, Rung.SERVING))
+    if key not in known:
+        known[key] = _make_room(draft, spec, node, gpus)
+    return known[key]
+
+
+def _make_room(
+    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]
+) -> RoomMade | None:
     victims: dict[str, Victim] = {}
     need = _need(spec, node)
     if not enough(draft, node, gpus, need, {}):
@@ -113,15 +147,9 @@ def _start_over_others(
         if not sleepers:
             return None
         victims |= {v.replica_id: v for v in sleepers}
+    on_host = host_free < host_need
     down_us, loss = price(draft, node, victims.values())
-    return Climb(
-        node_id=node.node_id,
-        gpu_ids=gpus,
-        replica=None,
-        victims=tuple(victims[k] for k in sorted(victims)),
-        takes_us=takes_us + down_us,
-        loss_us=loss,
-    )
+    return RoomMade(tuple(victims[k] for k in sorted(victims)), down_us, loss, on_host)
 
 
 def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
@@ -129,7 +157,8 @@ def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
         mine = draft.cleared_for.get(replica.replica_id, spec.id) == spec.id
         draining = replica.phase is Phase.DRAINING and replica.rung is Rung.SERVING
         whole = not replica.released_bytes  # else it has given its room away for good
-        if draining and whole and not replica.action_id and mine:
+        stays = not draft.leaves(replica.node_id)
+        if draining and whole and stays and not replica.action_id and mine:
             yield Climb(
                 node_id=replica.node_id, gpu_ids=replica.gpu_ids, replica=replica, restore=True
             )
@@ -208,14 +237,17 @@ def _nodes_for(draft: Draft, spec: ModelSpec) -> list[tuple[int, NodeState, GpuS
     """Nodes with its kind of device where it does not rest: how long a start takes, and where it
     may stand. The quickest first."""
     found = []
-    for node in draft.nodes.values():
-        if draft.blocked(spec, node.node_id):
-            continue
-        node_spec = draft.spec_of(node)
+    for node_spec, names in draft.alike().items():
         sets = sets_for(spec, node_spec)
-        if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
-            found.append((climb_us(spec, weights_at(node, spec), node_spec.links), node, sets))
-    return sorted(found, key=lambda n: (n[0], n[1].node_id))
+        if not sets or wrong_gpu_set(spec, node_spec, sets[0]) is not None:
+            continue
+        takes_us = {at: climb_us(spec, at, node_spec.links) for at in WeightsAt}
+        for name in names:
+            if not draft.blocked(spec, name):
+                node = draft.nodes[name]
+                found.append((takes_us[weights_at(node, spec)], name, node, sets))
+    found.sort(key=itemgetter(0, 1))
+    return [(takes, node, sets) for takes, _, node, sets in found]
 
 
 def _free_start(

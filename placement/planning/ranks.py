@@ -27,11 +27,18 @@ class Ranks:
         self._models = models
         self._outlook = outlook
         self._chances: dict[tuple[str, int], float] = {}
+        self._ranks: dict[str, tuple[list[ReplicaState], dict[str, int]]] = {}
+        """By model, and the list of replicas that it holds for: a change makes another list."""
 
     def rank(self, replica: ReplicaState) -> int:
         """From 1."""
-        mine = sorted(self._draft.of_model(replica.model_id), key=nearness)
-        return next(i for i, r in enumerate(mine, 1) if r.replica_id == replica.replica_id)
+        mine = self._draft.of_model(replica.model_id)
+        known = self._ranks.get(replica.model_id)
+        if known is None or known[0] is not mine:
+            ordered = sorted(mine, key=nearness)
+            known = (mine, {r.replica_id: i for i, r in enumerate(ordered, 1)})
+            self._ranks[replica.model_id] = known
+        return known[1][replica.replica_id]
 
     def mask(self, model_id: str, count: int) -> int:
         """The futures in which so many replicas are needed; 0 where nobody knows."""
@@ -58,7 +65,7 @@ class Ranks:
         if model is None:
             return 0.0
         if replica.rung is Rung.SERVING:
-            serving = sum(r.serving for r in self._draft.of_model(replica.model_id))
+            serving = len(self._draft.serving_of(replica.model_id))
             return model.missed(serving, CROWD_S) * US
         more_s = more_us / US
         chance = self.chance(replica.model_id, self.rank(replica))

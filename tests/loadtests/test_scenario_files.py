@@ -18,7 +18,7 @@ from tests.loadtests.scenes import SMALL, scenario
 
 ISSUE = {
     "warmserve16", "many-models", "elastic", "long-tail", "flash-crowd", "level-shift", "new-model",
-    "node-loss", "steady",
+    "node-loss", "steady", "wrong-forecast",
 }  # fmt: skip
 NOWHERE = Path("/nowhere")
 ROOT = Path(__file__).parents[2]

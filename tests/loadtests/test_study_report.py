@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from loadtests.study.cells import Cell
-from loadtests.study.report import Facts, Findings, Speed, closest_places, markdown
+from loadtests.study.parts import Facts
+from loadtests.study.report import Findings, Speed, closest_places, markdown
 from loadtests.study.sides import Side, Twin
 from loadtests.validation.figures import T6, Figure
 from tests.loadtests.runs import cell

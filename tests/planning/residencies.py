@@ -132,8 +132,8 @@ def saved(whole: Catalog, paths: DemandPaths, engine: Placed) -> dict[tuple[int,
         if steps:
             first = steps[0]
             lasts = next((n for n, t in enumerate(steps) if t != first + n), len(steps))
-            mine = min(int(asked[first]) - slots * (engine.count - 1), slots)
-            per_s = mine / paths.service_s[at]
+            per_s: float = min(int(asked[first]) - slots * (engine.count - 1), slots)
+            per_s /= paths.service_s[at]
             gain = sum(sign * d * (1 + per_s * d / 2) for sign, d in ((1, long_s), (-1, short_s)))
             for step in steps[:lasts]:
                 found[step, path] = gain * 2.0**spec.priority / lasts
