@@ -56,6 +56,7 @@ class _Round:
         self._wanted: dict[str, Wanted] = {}
         self._ranks = Ranks(self._draft, self._models, facts.outlook)
         self._draft.loss_of = self._ranks.loss_us
+        self._buddies = Buddies(self._draft, self._models, self._ranks)
 
     def decision(self) -> Decision:
         for model in sorted(self._models.values(), key=self._urgency):
@@ -102,18 +103,15 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options, buddies = climbs(self._draft, model.spec), self._buddies()
-        options = [c for c in options if self._pays(model, coming, c)]
+        options = [c for c in climbs(self._draft, model.spec) if self._pays(model, coming, c)]
         waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
+        buddies = self._buddies
 
         def cost(climb: Climb) -> tuple[float, object]:
             breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
             return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
 
         return min(options, key=cost, default=None)
-
-    def _buddies(self) -> Buddies:
-        return Buddies(self._draft, self._models, self._ranks)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost
