@@ -28,6 +28,7 @@ from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
+FAR_US = 1 << 62
 
 
 def plan_rungs(facts: Facts, ids: Ids, *, apart: bool = True) -> Decision:
@@ -103,7 +104,12 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options = [c for c in climbs(self._draft, model.spec) if self._pays(model, coming, c)]
+        rest_us = self._at_rest_us(model.spec)
+        options = [
+            c
+            for c in climbs(self._draft, model.spec)
+            if self._pays(model, coming, c) and (c.replica is not None or c.takes_us <= rest_us)
+        ]
         waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
         buddies = self._buddies
 
@@ -112,6 +118,17 @@ class _Round:
             return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
 
         return min(options, key=cost, default=None)
+
+    def _at_rest_us(self, spec: ModelSpec) -> int:
+        """When an engine of its own that is on its way to a rung below could serve: a start that
+        takes longer is not worth beginning."""
+        now_us = self._facts.now_us
+        ways = [
+            max(r.eta_us - now_us, US) + climb_us(spec, r.target)
+            for r in self._draft.of_model(spec.id)
+            if r.action_id and r.target is not None and r.target is not Rung.SERVING
+        ]
+        return min(ways, default=FAR_US)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost

@@ -13,6 +13,7 @@ and warm ones step down, if that loses less than the start brings: in the next r
 """
 
 from collections.abc import Iterator
+from math import inf
 
 from placement.catalog import ModelSpec
 from placement.edges import climb_us, host_bytes, legal
@@ -118,11 +119,16 @@ class _Standing:
         return climb_us(spec, weights_at(node, spec), self._draft.spec_of(node).links)
 
     def _hurt(self, neighbour: ReplicaState, takes_us: int) -> float:
-        """Request-seconds that a neighbour is expected to lose, for it cannot be promoted now."""
+        """Request-seconds that a neighbour is expected to lose, for it cannot be promoted now.
+        Nobody is worth it that a model is left without any engine when it is likely to be asked."""
         spec = self._facts.models.get(neighbour.model_id)
-        if spec is None or neighbour.rung is Rung.SERVING or neighbour.action_id:
+        if spec is None or neighbour.rung is Rung.SERVING:
             return 0.0
-        return self._soon(spec, takes_us) * takes_us / US * 2.0**spec.priority
+        soon = self._soon(spec, takes_us)
+        serves = any(map(serves_or_will, self._draft.of_model(spec.id)))
+        if not serves and soon * (1 + self._facts.catalog.waiting_to_idle(spec.id)) > 1:
+            return inf
+        return soon * takes_us / US * 2.0**spec.priority
 
     def _soon(self, spec: ModelSpec, within_us: int) -> float:
         """The probability that one more replica of this model is needed within that time."""

@@ -99,6 +99,7 @@ EDGES = {
     "loadtests.cli",
     "loadtests.client",
     "loadtests.fleet_process",
+    "loadtests.foresights.cost",
     "loadtests.forecast_report",
     "loadtests.forecasts.cli",
     "loadtests.forecasts.costing",

@@ -239,3 +239,12 @@ def test_between_two_reckonings_needs_are_kept_and_rates_are_not() -> None:
     assert second.models["a"].need == first.models["a"].need
     assert second.models["a"].rate_per_s > first.models["a"].rate_per_s
     assert foresight.outlook(5 * US) is second
+
+
+def test_a_catalog_without_models_expects_nothing() -> None:
+    foresight = foreseen(np.empty((0, 0)))
+    watch(foresight, 0, WIDTH_US + US, lambda _, __: 0)
+    assert foresight.outlook(WIDTH_US + US).models == {}
+    paths = foresight.paths(WIDTH_US + US)
+    assert paths is not None
+    assert paths.concurrency.shape == (0, 12, 128)
