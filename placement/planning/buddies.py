@@ -6,7 +6,7 @@ whose surroundings are in use already; the fewer large sets are left, the dearer
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from placement.edges import climb_us, resting_rungs
 from placement.planning.draft import Draft
@@ -40,20 +40,29 @@ class Buddies:
         return sum((self._worth.get(size, 0.0) / max(self._whole[size], 1) for size in sizes), 0.0)
 
     def _refresh(self) -> None:
-        draft, read = self._draft, self._read
-        if read == len(draft.changes):
+        draft = self._draft
+        if self._read == len(draft.changes):
             return
+        changed = draft.changed_since(max(self._read, 0))
+        self._take_in(
+            [n for n, gpus in changed.items() if gpus is None] if self._taken else draft.nodes
+        )
         self._read = len(draft.changes)
-        for node_id in draft.nodes if read < 0 else draft.changed_since(read):
-            node = draft.nodes[node_id]
-            if node_id in self._taken:
-                self._whole.subtract(_whole_sets(self._taken[node_id], len(node.gpus)))
-            taken = self._taken[node_id] = taken_on(node)
-            self._whole.update(_whole_sets(taken, len(node.gpus)))
         self._worth = {}
         for model in self._models.values():
             size = 1 << max(model.spec.gpus - 1, 0).bit_length()
             self._worth[size] = self._worth.get(size, 0.0) + self._worth_of(model)
+
+    def _take_in(self, changed: Iterable[str]) -> None:
+        for node_id in changed:
+            node, before = self._draft.nodes[node_id], self._taken.get(node_id)
+            taken = taken_on(node)
+            if taken == before:
+                continue
+            if before is not None:
+                self._whole.subtract(_whole_sets(before, len(node.gpus)))
+            self._whole.update(_whole_sets(taken, len(node.gpus)))
+            self._taken[node_id] = taken
 
     def _worth_of(self, model: Expected) -> float:
         """Of its next replica."""
