@@ -5,69 +5,88 @@ the midst of a large free set leaves no place for a large model, so of equal pla
 whose surroundings are in use already; the fewer large sets are left, the dearer they are.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from placement.edges import climb_us, resting_rungs
 from placement.planning.draft import Draft
 from placement.planning.expected import Expected
-from placement.planning.ranks import Ranks, rung_to_come, serves_or_will
-from placement.snapshot import NodeState, ReplicaState, Rung, WeightsAt
+from placement.planning.ranks import Ranks, serves_or_will, taken_on, whole_around
+from placement.snapshot import NodeState, ReplicaState, WeightsAt
 
 US = 1_000_000
 
 
 class Buddies:
-    """Of one round; to be made anew once somebody was launched."""
+    """Of one round; follows the draft as it changes."""
 
     def __init__(self, draft: Draft, models: Mapping[str, Expected], ranks: Ranks) -> None:
         self._draft = draft
         self._models = models
         self._ranks = ranks
+        self._read = -1
+        """So many of the draft's changes are taken in."""
         self._taken: dict[str, frozenset[int]] = {}
-        self._whole: dict[int, int] = {}
-        self._wanted: dict[int, float] | None = None
+        self._whole: Counter[int] = Counter()
+        """By size: sets of which no GPU is taken."""
+        self._one: dict[str, tuple[list[ReplicaState], float]] = {}
+        self._worth: dict[int, float] = {}
+        """By size: what the next replicas of models so large are worth."""
 
     def loss_s(self, node: NodeState, gpus: tuple[int, ...]) -> float:
         """What those larger sets are worth that a launch on these GPUs breaks, at its price."""
-        loss, size = 0.0, len(gpus) * 2
-        while gpus and size <= len(node.gpus):
-            first = gpus[0] // size * size
-            if self._taken_on(node).isdisjoint(range(first, first + size)):
-                loss += self._worth().get(size, 0.0) / max(self._whole_sets(size), 1)
-            size *= 2
-        return loss
+        self._refresh()
+        sizes = whole_around(self._taken[node.node_id], len(node.gpus), gpus)
+        return sum((self._worth.get(size, 0.0) / max(self._whole[size], 1) for size in sizes), 0.0)
 
-    def _taken_on(self, node: NodeState) -> frozenset[int]:
-        known = self._taken.get(node.node_id)
-        if known is None:
-            up = [r for r in self._draft.nodes[node.node_id].replicas if _holds(r)]
-            known = self._taken[node.node_id] = frozenset(g for r in up for g in r.gpu_ids)
-        return known
+    def _refresh(self) -> None:
+        draft = self._draft
+        if self._read == len(draft.changes):
+            return
+        changed = draft.changed_since(max(self._read, 0))
+        self._take_in(
+            [n for n, gpus in changed.items() if gpus is None] if self._taken else draft.nodes
+        )
+        self._read = len(draft.changes)
+        self._worth = {}
+        for model in self._models.values():
+            size = 1 << max(model.spec.gpus - 1, 0).bit_length()
+            self._worth[size] = self._worth.get(size, 0.0) + self._worth_of(model)
 
-    def _whole_sets(self, size: int) -> int:
-        known = self._whole.get(size)
-        if known is None:
-            known = self._whole[size] = sum(
-                self._taken_on(node).isdisjoint(range(first, first + size))
-                for node in self._draft.nodes.values()
-                for first in range(0, len(node.gpus) - size + 1, size)
+    def _take_in(self, changed: Iterable[str]) -> None:
+        for node_id in changed:
+            node, before = self._draft.nodes[node_id], self._taken.get(node_id)
+            taken = taken_on(node)
+            if taken == before:
+                continue
+            if before is not None:
+                self._whole.subtract(_whole_sets(before, len(node.gpus)))
+            self._whole.update(_whole_sets(taken, len(node.gpus)))
+            self._taken[node_id] = taken
+
+    def _worth_of(self, model: Expected) -> float:
+        """Of its next replica."""
+        mine = self._draft.of_model(model.spec.id)
+        known = self._one.get(model.spec.id)
+        if known is None or known[0] is not mine:
+            rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
+            climb_s = climb_us(model.spec, rest) / US
+            unit = model.waiters(climb_s) * climb_s * model.price
+            up = sum(map(serves_or_will, mine))
+            known = (mine, self._ranks.chance(model.spec.id, up + 1) * unit)
+            self._one[model.spec.id] = known
+        return known[1]
+
+
+def _whole_sets(taken: frozenset[int], count: int) -> Counter[int]:
+    """By size."""
+    sizes = [1 << power for power in range(count.bit_length()) if 1 << power <= count]
+    return Counter(
+        {
+            size: sum(
+                taken.isdisjoint(range(first, first + size))
+                for first in range(0, count - size + 1, size)
             )
-        return known
-
-    def _worth(self) -> dict[int, float]:
-        """By size: what the next replicas of models so large are worth."""
-        if self._wanted is None:
-            self._wanted = {}
-            for model_id, model in self._models.items():
-                up = sum(map(serves_or_will, self._draft.of_model(model_id)))
-                rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
-                climb_s = climb_us(model.spec, rest) / US
-                unit = model.waiters(climb_s) * climb_s * model.price
-                worth = self._ranks.chance(model_id, up + 1) * unit
-                size = 1 << max(model.spec.gpus - 1, 0).bit_length()
-                self._wanted[size] = self._wanted.get(size, 0.0) + worth
-        return self._wanted
-
-
-def _holds(replica: ReplicaState) -> bool:
-    return Rung.SERVING in (rung_to_come(replica), replica.rung)
+            for size in sizes
+        }
+    )

@@ -7,7 +7,7 @@ same after each action planned so far. Never: decides.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,15 +19,13 @@ from placement.feasibility import (
     recounted,
     replica_gpu_bytes,
 )
-from placement.plan import Victim
 from placement.planning.demand import ModelDemand
 from placement.planning.outlook import Outlook
+from placement.planning.ranked import Ranked
 from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
-RoomKey: TypeAlias = tuple[tuple[int, ...], int, int]
-"""GPUs, bytes on each of them, bytes on the host."""
 TENURE_US_MIN = 2 * US
 """A replica that has just begun to serve is left in place at least this long."""
 HORIZON_S = 60.0
@@ -105,15 +103,12 @@ class Bytes:
     most: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RoomMade:
-    """Who steps down so that a GPU set has room: how long that takes them, and what it costs."""
+class Alike(NamedTuple):
+    """What nodes have in common that differ by their names alone."""
 
-    victims: tuple[Victim, ...]
-    takes_us: int
-    loss_us: float
-    on_host: bool = False
-    """Some of them step down for host memory, wherever on the node they stand."""
+    spec: NodeSpec
+    hbm_bytes: int
+    """As the nodes themselves tell it."""
 
 
 class Draft:
@@ -143,10 +138,15 @@ class Draft:
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
-        self._room_made: dict[str, dict[RoomKey, RoomMade | None]] = {}
+        self.ranked: dict[tuple[Alike, int, int, int], Ranked] = {}
+        """By kind of node, GPUs, bytes on each of them and bytes on the host: what it takes to make
+        so much room (`starts`)."""
+        self.changes: list[tuple[str, tuple[int, ...] | None]] = []
+        """Nodes that changed, and GPUs elsewhere on which somebody's worth did."""
         self._losses: dict[str, dict[tuple[str, Rung | None], float]] = {}
         """By model, for what each of its replicas is worth hangs on the others."""
-        self._alike: dict[NodeSpec, list[str]] = {}
+        self._alike: dict[Alike, list[str]] = {}
+        self._kinds: dict[str, Alike] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
         spec = self.facts.catalog.node(node.node_id)
@@ -192,9 +192,8 @@ class Draft:
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
         self._serving.pop(model_id, None)
         self._losses.pop(model_id, None)
-        self._room_made.pop(replica.node_id, None)
-        for other in mine:
-            self._forget_room(other)
+        self.changes.append((replica.node_id, None))
+        self.changes.extend((r.node_id, r.gpu_ids) for r in mine)
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
@@ -207,28 +206,28 @@ class Draft:
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
 
-    def room_made(self, node_id: str) -> dict[RoomKey, RoomMade | None]:
-        """What is known of making room on a node, whoever it is for. It holds until the node
-        changes, or a replica elsewhere of a model that stands there: what a model has is worth as
-        much as it has of it."""
-        return self._room_made.setdefault(node_id, {})
+    def changed_since(self, read: int) -> dict[str, frozenset[int] | None]:
+        """By node the GPUs on which anything is not as it was then; None: all of them. What a
+        model has is worth as much as it has of it, so that its replicas elsewhere changed too."""
+        found: dict[str, frozenset[int] | None] = {}
+        for node_id, gpus in self.changes[read:]:
+            before = found.get(node_id, frozenset())
+            found[node_id] = None if gpus is None or before is None else before.union(gpus)
+        return found
 
-    def alike(self) -> dict[NodeSpec, list[str]]:
-        """Nodes that differ by their names alone, by a spec without any."""
+    def alike(self) -> dict[Alike, list[str]]:
+        """Nodes by their kind, each in the order of the snapshot."""
         if not self._alike:
             for name, node in self.nodes.items():
                 spec = msgspec.structs.replace(self.spec_of(node), id=NodeId(""))
-                self._alike.setdefault(spec, []).append(name)
+                kind = Alike(spec, node.gpus[0].hbm_bytes if node.gpus else 0)
+                self._kinds[name] = kind
+                self._alike.setdefault(kind, []).append(name)
         return self._alike
 
-    def _forget_room(self, replica: ReplicaState) -> None:
-        """What it would cost that this one steps down has changed, and nothing else there."""
-        known = self._room_made.get(replica.node_id)
-        if known:
-            here = set(replica.gpu_ids)
-            for key, made in list(known.items()):
-                if made is None or made.on_host or not here.isdisjoint(key[0]):
-                    del known[key]
+    def kind(self, node_id: str) -> Alike:
+        self.alike()
+        return self._kinds[node_id]
 
     def bare(self, node: NodeState) -> NodeState:
         """The node without any replica that we know of. No plan changes what is left then."""

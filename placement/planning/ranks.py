@@ -5,12 +5,12 @@ Never: decides. A model's replicas are ranked by nearness: those that serve or w
 are warm or will be, then those that sleep; of equals by id. The k-th is needed when k are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from placement.planning.draft import Draft
 from placement.planning.expected import Expected
 from placement.planning.outlook import Outlook
-from placement.snapshot import Phase, ReplicaState, Rung
+from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
 CROWD_S = 20.0
@@ -89,3 +89,20 @@ def rung_to_come(replica: ReplicaState) -> int:
 def serves_or_will(replica: ReplicaState) -> bool:
     """Takes new requests now, or will once its climb has ended."""
     return replica.serving or (bool(replica.action_id) and replica.target is Rung.SERVING)
+
+
+def taken_on(node: NodeState) -> frozenset[int]:
+    """GPUs on which somebody serves or will."""
+    up = (r for r in node.replicas if Rung.SERVING in (rung_to_come(r), r.rung))
+    return frozenset(g for r in up for g in r.gpu_ids)
+
+
+def whole_around(taken: frozenset[int], count: int, gpus: tuple[int, ...]) -> Iterator[int]:
+    """Sizes of the larger sets around these GPUs, of so many on the node, of which none is taken.
+    Sets are aligned buddies."""
+    size = len(gpus) * 2
+    while gpus and size <= count:
+        first = gpus[0] // size * size
+        if taken.isdisjoint(range(first, first + size)):
+            yield size
+        size *= 2

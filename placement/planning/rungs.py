@@ -57,6 +57,7 @@ class _Round:
         self._wanted: dict[str, Wanted] = {}
         self._ranks = Ranks(self._draft, self._models, facts.outlook)
         self._draft.loss_of = self._ranks.loss_us
+        self._buddies = Buddies(self._draft, self._models, self._ranks)
 
     def decision(self) -> Decision:
         for model in sorted(self._models.values(), key=self._urgency):
@@ -70,11 +71,9 @@ class _Round:
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
         """By priority; those first whom nobody serves, the longest waiting; then by worth."""
-        spec, demand = model.spec, self._facts.demand.get(model.spec.id)
-        mine = self._draft.of_model(spec.id)
-        waits = demand is not None and model.held and not any(serves_or_will(r) for r in mine)
-        if waits:
-            return (-spec.priority, 0, float(demand.oldest_held_us), spec.id)  # type: ignore[union-attr]
+        spec, mine = model.spec, self._draft.of_model(model.spec.id)
+        if model.held and not any(serves_or_will(r) for r in mine):
+            return (-spec.priority, 0, -self._waited_s(model), spec.id)
         return (-spec.priority, 1, -model.waiting(len(mine), 1.0) / spec.gpus, spec.id)
 
     # --- up
@@ -103,14 +102,14 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options, buddies = climbs(self._draft, model.spec), self._buddies()
         rest_us = self._at_rest_us(model.spec)
         options = [
             c
-            for c in options
+            for c in climbs(self._draft, model.spec)
             if self._pays(model, coming, c) and (c.replica is not None or c.takes_us <= rest_us)
         ]
         waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
+        buddies = self._buddies
 
         def cost(climb: Climb) -> tuple[float, object]:
             breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
@@ -128,9 +127,6 @@ class _Round:
             if r.action_id and r.target is not None and r.target is not Rung.SERVING
         ]
         return min(ways, default=FAR_US)
-
-    def _buddies(self) -> Buddies:
-        return Buddies(self._draft, self._models, self._ranks)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost

@@ -17,7 +17,7 @@ Steps = dict[ReplicaId, Rung | None]
 
 
 def choose_victims(
-    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], need: int, low: Rung
+    draft: Draft, for_model: str, node: NodeState, gpus: tuple[int, ...], need: int, low: Rung
 ) -> tuple[Victim, ...]:
     """Idle neighbours that step down so that each GPU gets `need` bytes; empty if none suffice.
 
@@ -25,7 +25,7 @@ def choose_victims(
     """
     if not covers(draft.bytes_on(node).most, gpus, need):
         return ()
-    idle = [r for r in node.on(gpus) if may_step_down(draft, r, for_model=spec.id)]
+    idle = [r for r in node.on(gpus) if may_step_down(draft, r, for_model)]
     ranked = sorted(idle, key=lambda r: (draft.loss_us(r, None), r.replica_id))
     free = draft.bytes_on(node).free
     lacking = {g: need - free[g] for g in gpus}
@@ -53,7 +53,7 @@ def host_given(draft: Draft, victims: Iterable[Victim]) -> int:
 
 
 def host_victims(
-    draft: Draft, spec: ModelSpec, node: NodeState, need: int, spared: Container[str] = ()
+    draft: Draft, for_model: str, node: NodeState, need: int, spared: Container[str] = ()
 ) -> tuple[Victim, ...]:
     """Engines that end so that the host gets `need` bytes more; empty if none suffice.
 
@@ -63,7 +63,7 @@ def host_victims(
         r
         for r in node.replicas
         if r.replica_id not in spared
-        and may_step_down(draft, r, for_model=spec.id)
+        and may_step_down(draft, r, for_model)
         and (r.rung is not Rung.SERVING or draft.facts.models[r.model_id].on_cpu)
     ]
     chosen: list[Victim] = []
