@@ -128,9 +128,11 @@ class Draft:
         self.cleared_for = dict(facts.cleared_for)
         self.rooms = dict(facts.rooms)
         self.nodes: dict[str, NodeState] = {}
+        self._specs: dict[str, NodeSpec] = {}
         for node in facts.snapshot.nodes:
-            if node.alive and facts.catalog.node(node.node_id) is not None:
-                self.nodes[node.node_id] = node
+            spec = facts.catalog.node(node.node_id)
+            if node.alive and spec is not None:
+                self.nodes[node.node_id], self._specs[node.node_id] = node, spec
         self._by_id: dict[str, ReplicaState] = {}
         for node in self.nodes.values():
             self._by_id.update((r.replica_id, r) for r in node.replicas)
@@ -148,9 +150,7 @@ class Draft:
         """By model, for what each of its replicas is worth hangs on the others."""
 
     def spec_of(self, node: NodeState) -> NodeSpec:
-        spec = self.facts.catalog.node(node.node_id)
-        assert spec is not None, f"{node.node_id} is in the snapshot but not in the catalog"
-        return spec
+        return self._specs[node.node_id]
 
     def of_model(self, model_id: str) -> list[ReplicaState]:
         """In order of their ids."""
