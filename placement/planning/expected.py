@@ -6,8 +6,9 @@ Never: draws, knows a GPU.
 **The reckoning.** Of the n requests that are here now, a share exp(-t/S) still is after t seconds;
 as many new ones have come as a Poisson stream of the expected rate leaves in service. Bursts of
 arrivals widen that by half of what they add to the variance of arrivals, for stays of differing
-length spread them out (held against simulated queues). So the number that wants a slot after t is nearly normal, and the
-mean of what exceeds the slots is the normal loss function of it (the newsvendor's shortage).
+length spread them out (held against simulated queues). So the number that wants a slot after t is
+nearly normal, and the mean of what exceeds the slots is the normal loss function of it (the
+newsvendor's shortage).
 """
 
 from dataclasses import dataclass

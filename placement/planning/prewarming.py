@@ -17,7 +17,7 @@ the loss, for a load costs its share of the link.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -82,19 +82,25 @@ class _Prewarming:
         self._models = models
         self._worth: dict[str, Worth] = {}
         """Of every replica that is warm or on its way there."""
+        nodes = planning.draft.nodes
+        self._any_node = nodes[min(nodes)] if nodes else None
         self._places = Places(planning.draft)
         self._stale = Stale(self._places, self._value, self._held)
 
     def run(self) -> None:
-        missing = sorted(self._missing(), key=lambda w: (-w.value, w.model_id))
-        for new in missing:
-            self._place(new, self._models[new.model_id].spec)
+        """As much as there is room for: another round at the same moment would add nothing."""
+        looked_at: Iterable[str] = self._models
+        while looked_at:
+            missing = sorted(self._missing(looked_at), key=lambda w: (-w.value, w.model_id))
+            placed = [new for new in missing if self._place(new, self._models[new.model_id].spec)]
+            looked_at = [new.model_id for new in placed]
 
     # --- what is worth having
 
-    def _missing(self) -> Iterator[Worth]:
+    def _missing(self, model_ids: Iterable[str]) -> Iterator[Worth]:
         """Of each model the next one that is not warm; notes what the others are worth."""
-        for model_id, model in self._models.items():
+        for model_id in model_ids:
+            model = self._models[model_id]
             if not model.spec.on_gpu or model.spec.on_cpu:
                 continue
             up = warm = 0
@@ -118,7 +124,7 @@ class _Prewarming:
     def _saved_s(self, spec: ModelSpec) -> float:
         """Seconds that a climb is shorter from warm."""
         if shared_copies(spec):
-            node = next(iter(self._draft.nodes.values()), None)
+            node = self._any_node
             if node is None:
                 return 0.0
             links = self._draft.spec_of(node).links
@@ -128,21 +134,19 @@ class _Prewarming:
 
     # --- where
 
-    def _place(self, new: Worth, spec: ModelSpec) -> None:
-        if shared_copies(spec):
-            self._load(new, spec)
-        else:
-            self._wake(new, spec)
+    def _place(self, new: Worth, spec: ModelSpec) -> bool:
+        """Whether there was a place for it."""
+        return self._load(new, spec) if shared_copies(spec) else self._wake(new, spec)
 
-    def _load(self, new: Worth, spec: ModelSpec) -> None:
+    def _load(self, new: Worth, spec: ModelSpec) -> bool:
         """World W: any GPU set will do."""
         need = gpu_bytes(spec, Rung.WARM)
         best = self._best(new, spec, need)
         if best is None:
-            self._replace(new, spec, need)
-            return
+            return self._replace(new, spec, need)
         beside, _, node_id, gpus = best
         self._load_on(node_id, gpus, new, beside)
+        return True
 
     def _best(self, new: Worth, spec: ModelSpec, need: int) -> Choice | None:
         """Where room is left: the least harm, then the fewest of the model, then the least ids."""
@@ -166,21 +170,22 @@ class _Prewarming:
         self._places.changed(node_id)
         self._stale.changed(node_id)
 
-    def _replace(self, new: Worth, spec: ModelSpec, need: int) -> None:
+    def _replace(self, new: Worth, spec: ModelSpec, need: int) -> bool:
         """In the place of what is worth least, if it is worth enough less."""
         loss_max = new.value / CHANGE
         for offer in self._stale.offers(spec, need):
             if offer.loss > loss_max * (1 + ROUNDING):
-                return
+                return False
             if offer.within(loss_max) and self._is_open(spec, offer.node_id, offer.gpus):
                 break
         else:
-            return
+            return False
         for value, replica_id in offer.stale:
             numbers = {"value": value, "for_value": new.value}
             why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
             self._planning.step_down(self._draft.replica(replica_id), None, why)
         self._load_on(offer.node_id, offer.gpus, new, offer.loss)
+        return True
 
     def _value(self, replica: ReplicaState) -> float | None:
         known = self._worth.get(replica.replica_id)
@@ -189,7 +194,7 @@ class _Prewarming:
     def _held(self, replica: ReplicaState) -> int:
         return gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
 
-    def _wake(self, new: Worth, spec: ModelSpec) -> None:
+    def _wake(self, new: Worth, spec: ModelSpec) -> bool:
         """World S: a sleeping engine, where it sleeps."""
         ways = []
         for replica in self._draft.of_model(spec.id):
@@ -205,6 +210,7 @@ class _Prewarming:
         if ways:
             beside, takes_us, _, replica = min(ways, key=lambda w: w[:3])
             self._planning.warm(replica, takes_us, self._why(new, beside))
+        return bool(ways)
 
     def _may_wake(self, replica: ReplicaState, spec: ModelSpec, node: NodeState) -> bool:
         return (

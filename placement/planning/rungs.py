@@ -72,11 +72,9 @@ class _Round:
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
         """By priority; those first whom nobody serves, the longest waiting; then by worth."""
-        spec, demand = model.spec, self._facts.demand.get(model.spec.id)
-        mine = self._draft.of_model(spec.id)
-        waits = demand is not None and model.held and not any(serves_or_will(r) for r in mine)
-        if waits:
-            return (-spec.priority, 0, float(demand.oldest_held_us), spec.id)  # type: ignore[union-attr]
+        spec, mine = model.spec, self._draft.of_model(model.spec.id)
+        if model.held and not any(serves_or_will(r) for r in mine):
+            return (-spec.priority, 0, -self._waited_s(model), spec.id)
         return (-spec.priority, 1, -model.waiting(len(mine), 1.0) / spec.gpus, spec.id)
 
     # --- up

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from placement.planning.expected import Expected
 
-KEEP = 0.9
+KEEP = 0.5
 """It stays while it is worth this share of its GPUs: what is launched is not soon drained."""
 
 
