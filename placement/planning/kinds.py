@@ -35,7 +35,14 @@ class Kinds:
             kind = Kind(spec, node.gpus[0].hbm_bytes if node.gpus else 0)
             self._of[name] = kind
             self.names.setdefault(kind, []).append(name)
+        self._telling = {kind: self._that_tell(names) for kind, names in self.names.items()}
         self._weights: dict[str, list[tuple[Kind, WeightsAt]]] = {}
+
+    def _that_tell(self, names: list[str]) -> list[str]:
+        """Nodes that say where weights lie, and one of those that say nothing."""
+        telling = [name for name in names if self._nodes[name].weights_at]
+        silent = next((name for name in names if not self._nodes[name].weights_at), None)
+        return telling if silent is None else [*telling, silent]
 
     def of(self, node_id: str) -> Kind:
         return self._of[node_id]
@@ -47,7 +54,9 @@ class Kinds:
             known = self._weights[spec.id] = [
                 (kind, at)
                 for kind, names in self.names.items()
-                for at in sorted({weights_at(self._nodes[name], spec) for name in names})
+                for at in sorted(
+                    {weights_at(self._nodes[name], spec) for name in self._telling[kind]}
+                )
             ]
         return known
 
