@@ -12,6 +12,7 @@ from loadtests.study.excess import Duel
 from loadtests.study.gains import AXES, LOST_SHOWN
 from loadtests.study.lines import heads, row, shown
 from loadtests.study.planner.targets import Target
+from loadtests.study.summary import RIVAL
 
 
 class Cost(NamedTuple):
@@ -80,10 +81,9 @@ def cost_targets(found: Sequence[Duel], where: str) -> list[Target]:
 
 
 def _cost_target(cost: Cost, found: Sequence[Duel], where: str) -> Target:
-    name = f"{cost.told}, mean over the grid, {where}"
+    name, goal = f"{cost.told}, mean over the grid, {where}", f"no worse than `{RIVAL}`"
     if not found:
-        return Target(name, "no worse", "–", None)
-    goal = f"no worse than `{found[0].rival.cell.policy}`"
+        return Target(name, goal, "–", None)
     mine, rival = (fmean(cost.of(t.cell) for t in side) for side in zip(*found, strict=True))
     met = mine >= rival if cost.more_is_better else mine <= rival
     told = f"{mine:.4f} to {rival:.4f}"

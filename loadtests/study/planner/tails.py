@@ -18,6 +18,7 @@ from loadtests.study.excess import (
 from loadtests.study.gains import AXES, LOST_SHOWN, place_told
 from loadtests.study.lines import heads, row, seconds, shown
 from loadtests.study.planner.targets import Target, at_most, none_of
+from loadtests.study.summary import RIVAL
 
 EXCESS_BOUND, WORSE_BOUND = 0.3, 1.05
 WIDE_FLOOR_MS = 10.0
@@ -106,7 +107,6 @@ def _duel_rows(found: Sequence[Duel]) -> Iterator[str]:
 
 
 def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
-    rival = found[0].rival.cell.policy if found else "the rival"
     apart = [duel.ratio() for duel in found if duel.apart]
     served = [duel.ratio() for duel in _both_served(found) if duel.apart]
     rest = [duel for duel in found if not duel.apart]
@@ -115,7 +115,7 @@ def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
     worst = max(found, key=lambda d: d.p99_ratio, default=None)
     return [
         at_most(
-            f"excess ÷ `{rival}`'s where that is above {APART_MS:g} ms, geometric mean, {where}",
+            f"excess ÷ `{RIVAL}`'s where that is above {APART_MS:g} ms, geometric mean, {where}",
             EXCESS_BOUND,
             geometric_mean(apart) if apart else None,
             why=why,
@@ -130,7 +130,7 @@ def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
             else "",
         ),
         none_of(
-            f"no cell above {WORSE_BOUND:g}x `{rival}`, {where}",
+            f"no cell above {WORSE_BOUND:g}x `{RIVAL}`, {where}",
             f"at most {WORSE_BOUND:g}x in each",
             sum(duel.p99_ratio > WORSE_BOUND for duel in found),
             len(found),
