@@ -1,6 +1,7 @@
-"""The admin port: status page, status, metrics, history, catalog. Own port, own token. An edge.
+"""The admin port: status page, status, metrics, history, facts of a plan, catalog. An edge.
 
-The page itself is open and holds no data: it asks for the token and then for `/status`.
+It has a port and a token of its own. The page itself is open and holds no data: it asks for the
+token and then for `/status`.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from gateway.openai_api import Refusal
 from gateway.recorder import Recorder
 from gateway.status_document import status_document
 from placement.catalog_file import CatalogError
+from placement.planning.recorded import recorded, written
 from prewarm.history import NoHistoryError, read_rows
 from prewarm.loop import Loop
 from prewarm.windows import COARSE_S, FINE_S, US, HistoryRow
@@ -100,6 +102,16 @@ class _Admin:
             return error_response(Refusal.NO_ROUTE, str(error))
         return Response(msgspec.json.encode({"rows": rows}), media_type="application/json")
 
+    async def facts(self, _: Request) -> Response:
+        """What the newest plan was made from, as a record that `warmtide plan` explains."""
+        facts = self._loop.controller.decided_on
+        if facts is None:
+            message = "no plan has been made yet; ask again in a second"
+            return error_response(Refusal.NO_ROUTE, message)
+        source = f"a running gateway, catalog {facts.catalog.version}"
+        record = recorded(facts, source=source, policy=facts.catalog.policy.kind)
+        return Response(written(record), media_type="application/json")
+
     async def catalog(self, _: Request) -> Response:
         catalog = self._desk_of().gate.catalog
         return Response(msgspec.json.encode(catalog), media_type="application/json")
@@ -129,6 +141,7 @@ def build_admin(
             Route("/status", admin.status),
             Route("/metrics", admin.metrics),
             Route("/history", admin.history),
+            Route("/plan/facts", admin.facts),
             Route("/catalog", admin.catalog),
             Route("/catalog", admin.change, methods=["POST"]),
         ],
@@ -139,7 +152,7 @@ def build_admin(
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    there = "the admin port has / (a page), /status, /metrics, /history and /catalog"
+    there = "the admin port has / (a page), /status, /metrics, /history, /plan/facts and /catalog"
     return error_response(Refusal.NO_ROUTE, there, error.status_code)
 
 

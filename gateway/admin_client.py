@@ -24,6 +24,26 @@ def ask(
     name: str = "",
 ) -> dict[str, Any]:
     """The admin port's answer; failures end the command with what to do."""
+    _, document = _asked(card, method, path, shown, as_json=as_json, text=text, name=name)
+    return document
+
+
+def ask_bytes(card: state_dir.Card, path: str, shown: Steps, *, as_json: bool) -> bytes:
+    """The same as it was sent: for whoever reads it with a schema of its own."""
+    answer, _ = _asked(card, "GET", path, shown, as_json=as_json)
+    return answer.content
+
+
+def _asked(
+    card: state_dir.Card,
+    method: str,
+    path: str,
+    shown: Steps,
+    *,
+    as_json: bool,
+    text: str = "",
+    name: str = "",
+) -> tuple[httpx.Response, dict[str, Any]]:
     shown.step(f"asking the gateway at {card.admin_url}")
     try:
         answer = request(card, method, path, text=text, name=name)
@@ -40,7 +60,7 @@ def ask(
     if not answer.is_success:
         message = document.get("error", {}).get("message") or str(document)
         fail(message, as_json=as_json, code=BAD_INPUT)
-    return document
+    return answer, document
 
 
 def request(

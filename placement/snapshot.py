@@ -153,6 +153,11 @@ class NodeState(Frozen, frozen=True, kw_only=True, dict=True):
         return {}
 
 
+def nothing_runs(node: NodeState) -> bool:
+    """Nothing serves, starts or moves there: nobody loses anything by its end but nearness."""
+    return all(r.rung is not Rung.SERVING and not r.action_id for r in node.replicas)
+
+
 class ClusterSnapshot(Frozen, frozen=True, kw_only=True, dict=True):
     """What a plan believes. Versions only grow."""
 

@@ -6,6 +6,7 @@ Never: awaits, reads a clock, sends anything.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -24,11 +25,12 @@ from placement.plan import (
     Start,
 )
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Draft, Elastic, Facts, Room
+from placement.planning.draft import Draft, Elastic, Facts, Going, Room
 from placement.planning.outlook import Outlook
 from placement.planning.overlay import Pending, overlay
 from placement.planning.paths import DemandPaths
 from placement.planning.reactive import eta_us, plan_reactive, wanted_replicas
+from placement.planning.residency import plan_residency
 from placement.planning.resident import Residency
 from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot, Phase
@@ -115,7 +117,10 @@ class Controller:
         self._cleared_for: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
         self._excess_since_us: dict[str, int] = {}
+        self._going = Going()
         self._last: Observed | None = None
+        self.decided_on: Facts | None = None
+        """What the newest plan was made from; None before the first."""
         self._draft: Draft | None = None
 
     def step(self, event: Event) -> Plan | None:
@@ -157,23 +162,34 @@ class Controller:
     def _plan(self, seen: Observed) -> Plan:
         self._forget(seen)
         self._note_excess(seen)
-        if self._foresight is not None:
-            self._foresight.see(seen)
-        decision = self._decide(self._facts(seen), self._ids)
+        self.decided_on = self._foreseen(seen)
+        decision = self._decide(self.decided_on, self._ids)
         for action in decision.plan.actions:
             expected_us = decision.eta_us.get(action.action_id, 0)
             self._pending[action.action_id] = Pending(action=action, eta_us=expected_us)
         self._cleared_for = dict(decision.cleared_for)
         self._rooms = dict(decision.rooms)
+        self._going = decision.going
         self._draft = decision.draft
         return decision.plan
+
+    def _foreseen(self, seen: Observed) -> Facts:
+        """The facts; with a new residency plan where whoever forecasts says that one is due."""
+        if self._foresight is None:
+            return self._facts(seen)
+        self._foresight.see(seen)
+        facts, paths = self._facts(seen), self._foresight.paths(seen.at_us)
+        if paths is None:
+            return facts
+        self._residency = plan_residency(facts, paths)
+        return replace(facts, residency=self._residency)
 
     def _facts(self, seen: Observed) -> Facts:
         pending, foresight = self._pending.values(), self._foresight
         return Facts(
             snapshot=overlay(seen.snapshot, pending, self._models, self.catalog),
             catalog=self.catalog,
-            models=self._models,
+            models=dict(self._models),
             demand={d.model_id: d for d in seen.demand},
             in_flight=seen.in_flight,
             blocked_until_us={pair: until for pair, (_, until) in self._failures.items()},
@@ -183,6 +199,7 @@ class Controller:
             outlook=foresight.outlook(seen.at_us) if foresight is not None else None,
             residency=self._residency,
             elastic=seen.elastic,
+            going=self._going,
             now_us=seen.at_us,
         )
 
@@ -244,8 +261,8 @@ class Controller:
         self._unheard.pop(outcome.action_id, None)
         if outcome.status is OutcomeStatus.DONE:
             self._failures.pop((outcome.model_id, outcome.node_id), None)
-        elif pending is not None:
-            self._on_failure(pending.action, at_us)
+        elif pending is not None and outcome.status is OutcomeStatus.FAILED:
+            self._on_failure(pending.action, at_us)  # stale: something else took its place
 
     def _on_refused(self, refused: Refused, at_us: int) -> None:
         pending = self._pending.get(refused.action_id)

@@ -21,6 +21,8 @@ from prewarm.series import Floats
 
 BATCH_LOAD = 0.8
 """The share of its slots at which a replica counts as full: where policies scale out."""
+TTFT_MISSED = 0.05
+"""The share of requests whose first token may be late at a full batch."""
 _PS_IN_US = 1e6
 
 
@@ -63,6 +65,23 @@ def full_batch(
         )
     most = np.minimum(load * spec.max_num_seqs, kv_tokens(spec) / np.maximum(context, 1))
     return np.maximum(np.minimum(most, within_itl), 1)
+
+
+def batch_within_ttft(spec: ModelSpec, timing: Timing, prompt: Floats, output: Floats) -> Floats:
+    """Requests side by side at which nearly all still get their first token within the objective.
+
+    Prompts are prefilled one after the other, each in an iteration of D seconds, in which whoever
+    runs decodes too; half of one has to end before. At a load rho of them, one waits longer than x
+    with a chance of about exp(-2 x (1 - rho) / (rho D)) (M/D/1, heavy traffic), so `TTFT_MISSED`
+    bounds rho, rho / D is a rate, and by the reckoning above a batch goes with it.
+    """
+    if spec.service is not None:  # fixed figures: no prompt waits for another
+        return np.full_like(prompt, np.inf)
+    each_s = (_prefill_us(timing, prompt) + timing.step_base_us) / US
+    slack_s = np.maximum(spec.ttft_slo_us / US - 1.5 * each_s, 0.1 * each_s)
+    load = 1 / (1 - np.log(TTFT_MISSED) * each_s / (2 * slack_s))
+    found: Floats = warm_concurrency(spec, timing, load / each_s, prompt, output).concurrency
+    return np.maximum(found, 1)
 
 
 def _prefill_us(timing: Timing, prompt: Floats) -> Floats:

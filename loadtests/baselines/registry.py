@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from loadtests.baselines.keepalive import KeepAlive
 from loadtests.baselines.oracle import oracle
+from loadtests.baselines.ours import OURS
 from loadtests.baselines.scalers import QueueScaler
 from loadtests.baselines.static import Static, Usage, partition
 from loadtests.baselines.warmserve import flags
@@ -55,6 +56,7 @@ POLICIES: dict[str, PolicyFactory] = {
     "warmserve-40min": warmserve(flags.LONG_WINDOWS),
     "warmserve+gateway": warmserve(flags.WITH_GATEWAY),
     "warmserve-fixed": warmserve(flags.FIXED),
+    **OURS,
 }
 
 RELAXATIONS: dict[str, Relaxation] = {"oracle": oracle}

@@ -168,8 +168,8 @@ def running_peaks(at_us: Ints, service_us: Ints, seconds: int) -> Ints:
     order = np.lexsort((steps, times))
     times, levels = times[order], np.cumsum(steps[order])
     starts = np.arange(seconds) * US
-    before = np.searchsorted(times, starts, side="left")
+    before = np.searchsorted(times, starts, side="right")
     found: Ints = np.concatenate(([0], levels))[before].astype(np.int64)
-    inside = times < seconds * US
-    np.maximum.at(found, times[inside] // US, levels[inside])
+    rises = (steps[order] > 0) & (times < seconds * US)
+    np.maximum.at(found, times[rises] // US, levels[rises])
     return found

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from loadtests.simulator.port import Elastic
 from placement.catalog import Catalog
 from placement.plan import Plan
-from placement.snapshot import ClusterSnapshot, NodeState, Rung
+from placement.snapshot import ClusterSnapshot, nothing_runs
 
 WANT_US = 5_000_000
 """So long is something wanted in vain before a node is launched for it, and before the next."""
@@ -58,7 +58,7 @@ class Keeper:
         return next(absent, "")
 
     def _note_idle(self, snapshot: ClusterSnapshot, now_us: int) -> None:
-        idle = [node.node_id for node in snapshot.nodes if _idle(node)]
+        idle = [node.node_id for node in snapshot.nodes if nothing_runs(node)]
         self._idle_since_us = {i: self._idle_since_us.get(i, now_us) for i in idle}
 
     def _to_give_back(self, snapshot: ClusterSnapshot, now_us: int) -> str:
@@ -70,7 +70,3 @@ class Keeper:
             i for i in self._all if i in since and since[i] + self._elastic.idle_us <= now_us
         ]
         return long_idle[-1] if long_idle else ""
-
-
-def _idle(node: NodeState) -> bool:
-    return all(r.rung is not Rung.SERVING and not r.action_id for r in node.replicas)

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from loadtests.simulator.engine import Engine
 from loadtests.simulator.nodes import Node
 from loadtests.simulator.port import Ending, Run
-from placement.catalog import Links
-from placement.edges import Link
+from placement.edges import total_rate
 from placement.feasibility import usable_hbm_bytes
 
 _ROUNDING = 1 + 1e-9
@@ -54,23 +53,8 @@ def check_memory(node: Node) -> None:
 
 def check_links(node: Node) -> None:
     for link, flow in node.flows().items():
-        limit = total_of(node.spec.links, link)
+        limit = total_rate(node.spec.links, link)
         assert flow <= limit * _ROUNDING, f"{link} of {node.spec.id}: {flow} of {limit} bytes/s"
-
-
-def total_of(links: Links, link: Link) -> int:
-    """What all streams of a node together may move over one kind of link, per second."""
-    match link:
-        case Link.OBJECT_STORE:
-            return links.object_store
-        case Link.DISK:
-            return links.disk
-        case Link.LOADER:
-            return links.loader_total
-        case Link.H2D:
-            return links.h2d_total
-        case Link.D2H:
-            return links.d2h_total
 
 
 def check_tokens(engine: Engine) -> None:

@@ -7,6 +7,7 @@ In: pokes, a tick, what the fleet tells. Out: plans, carried out. Never: decides
 from loadtests.simulator.agenda import Agenda
 from loadtests.simulator.fleet import SimFleet
 from loadtests.simulator.port import Brain, Front
+from loadtests.simulator.rented import Rented
 from placement.plan import Action, Outcome, Plan, RefusalCode, Refused, stepping_down
 from placement.snapshot import ClusterSnapshot
 from prewarm.controller import Answered, Ended, Observed
@@ -21,7 +22,6 @@ class Rounds:
     """Owns the brain's turn. `poke()` may be called from anywhere."""
 
     def __init__(self, agenda: Agenda, brain: Brain, tick_us: int) -> None:
-        self.plan = Plan()
         self._agenda = agenda
         self._brain = brain
         self._tick_us = tick_us
@@ -30,9 +30,10 @@ class Rounds:
         self._ready_at_us: dict[str, int | None] = {}
         self._fenced: dict[str, tuple[str, ...]] = {}
 
-    def begin(self, front: Front, fleet: SimFleet) -> None:
+    def begin(self, front: Front, fleet: SimFleet, rented: Rented) -> None:
         self._front = front
         self._fleet = fleet
+        self._rented = rented
         self._set(self._agenda.now_us)
 
     def poke(self) -> None:
@@ -74,11 +75,12 @@ class Rounds:
                 snapshot=self._fleet.snapshot,
                 demand=self._front.demand(now_us),
                 in_flight=self._front.in_flight(),
+                elastic=self._rented.offered(),
             )
         )
         assert plan is not None, "an observation calls for a plan"
-        self.plan = plan
         self.act(plan)
+        self._rented.act(plan)
 
     def _act(self, action: Action) -> None:
         """Fence whoever steps down, then submit. One became busy meanwhile: the plan is stale."""

@@ -16,20 +16,18 @@ from loadtests.simulator.agenda import Act, Agenda
 from loadtests.simulator.engine import Engine
 from loadtests.simulator.fleet import SimFleet
 from loadtests.simulator.front import OwnFront
-from loadtests.simulator.keeper import Keeper
 from loadtests.simulator.laws import Laws
 from loadtests.simulator.meter import Meter
 from loadtests.simulator.nodes import Node, Site
 from loadtests.simulator.port import (
     Ending,
     Front,
-    NodeEvent,
-    NodeEventKind,
     Policy,
     Run,
     Setup,
     SimRequest,
 )
+from loadtests.simulator.rented import Rented
 from loadtests.simulator.rounds import Rounds
 from loadtests.simulator.shared_node import SharedNode
 from loadtests.simulator.stock_node import StockNode
@@ -42,7 +40,6 @@ from prewarm.traces.records import Requests
 US = 1_000_000
 LOOK_US = 10 * US
 LOOKS_MAX = 2_000
-KEEP_US = US
 SLICE = 16_384
 """Requests that are plain numbers in memory at a time."""
 
@@ -78,9 +75,7 @@ class World:
         """Requests of each model that have arrived and not ended."""
         self._count = 0
         self._held_once = 0
-        self._coming: dict[str, int] = {}
-        """Nodes that have been launched, and when each will be there."""
-        self._keeper = Keeper(setup.elastic, catalog) if setup.elastic else None
+        self._rented = Rented(setup, catalog, self._agenda, self._meter, self._fleet)
         self._laws = Laws(self._fleet.nodes, self._site.engines) if checked else None
         self._end_us = setup.warmup_us + setup.demand.duration_us
 
@@ -127,21 +122,9 @@ class World:
         return self._laws.check if self._laws is not None else None
 
     def _begin(self) -> None:
-        setup, agenda = self._setup, self._agenda
-        events = sorted(setup.node_events, key=lambda e: e.at_us)
-        first_event = {event.node_id: event.kind for event in reversed(events)}
-        late = {node_id for node_id, kind in first_event.items() if kind is NodeEventKind.JOIN}
-        first = [node.id for node in self._catalog.nodes if node.id not in late]
-        if setup.elastic is not None:
-            first = first[: setup.elastic.nodes_min]
-            agenda.at(KEEP_US, self._keep)
-        self._rounds.begin(self._front, self._fleet)
-        for node_id in first:
-            self._pay(node_id)
-            self._fleet.join(node_id)
-        for event in events:
-            agenda.at(event.at_us, partial(self._happen, event))
-        agenda.at(0, self._look)
+        self._rounds.begin(self._front, self._fleet, self._rented)
+        self._rented.begin()
+        self._agenda.at(0, self._look)
 
     def _play(self, chunk: Requests, start: int) -> None:
         """One slice of requests, each at its moment, and all that happens before it."""
@@ -239,44 +222,6 @@ class World:
         self._open[request.model] -= 1
         if self._listen is not None:
             self._listen(request.spec.id, self._open[request.model], self._agenda.now_us)
-
-    # --- nodes, and looks at the whole
-
-    def _happen(self, event: NodeEvent) -> None:
-        node_id, there = event.node_id, event.node_id in self._fleet.nodes
-        if event.kind is NodeEventKind.LOST:
-            if there:
-                self._leave(node_id)
-            elif self._coming.pop(node_id, None) is not None:
-                self._meter.returned(node_id, self._agenda.now_us)
-        elif not there and node_id not in self._coming:
-            self._pay(node_id)
-            self._fleet.join(node_id)
-
-    def _pay(self, node_id: str) -> None:
-        self._meter.paid(self._node_spec(node_id), self._agenda.now_us)
-
-    def _leave(self, node_id: str) -> None:
-        self._fleet.leave(node_id)
-        self._meter.returned(node_id, self._agenda.now_us)
-
-    def _keep(self) -> None:
-        assert self._keeper is not None
-        assert self._setup.elastic is not None
-        now_us = self._agenda.now_us
-        changes = self._keeper.step(self._rounds.plan, self._fleet.snapshot, self._coming, now_us)
-        if changes.launch:
-            self._coming[changes.launch] = there_us = now_us + self._setup.elastic.lead_us
-            self._pay(changes.launch)
-            self._agenda.at(there_us, partial(self._arrived, changes.launch))
-        if changes.give_back:
-            self._leave(changes.give_back)
-        self._agenda.at(now_us + KEEP_US, self._keep)
-
-    def _arrived(self, node_id: str) -> None:
-        if self._coming.get(node_id) == self._agenda.now_us:  # else it was lost on its way
-            del self._coming[node_id]
-            self._fleet.join(node_id)
 
     def _look(self) -> None:
         now_us = self._agenda.now_us

@@ -67,6 +67,8 @@ Jobs = Annotated[int | None, option("Cells at once; else one for each core.", mi
 Quick = Annotated[bool, option("A handful of cells, and the scenario's quick size.", "--quick")]
 Html = Annotated[Path | None, option("Write a report with plots into this file.")]
 Out = Annotated[Path | None, option("Write compare.json, cells.csv and report.html here.")]
+FactsAt = Annotated[str, option("With --facts: of the first round from then on, as 10m.")]
+FactsFile = Annotated[Path | None, option("Keep a round's facts, for `plan --explain`.")]
 AsJson = Annotated[bool, option("One JSON document on stdout.", "--json")]
 
 
@@ -85,6 +87,8 @@ def simulate(
     traces: Traces = None,
     cache: CacheFolder = None,
     html: Html = None,
+    facts_at: FactsAt = "",
+    facts: FactsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one policy on one cell of a scenario, and tell what it came to."""
@@ -98,9 +102,12 @@ def simulate(
         )  # fmt: skip
 
     def work(console: "Console") -> "Outcome":
+        from loadtests.study.facts import record_facts
         from loadtests.study.studying import run_study
 
-        return run_study(options(), cache, 1, console, one=True, html=html)
+        kept = record_facts(options(), facts_at, facts)
+        outcome = run_study(options(), cache, 1, console, one=True, html=html)
+        return outcome._replace(told=[*kept, *outcome.told])
 
     outcome = told("simulate", work, as_json=as_json, stopped=STOPPED)
     _answer(outcome, _show_one, as_json=as_json)

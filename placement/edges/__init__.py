@@ -19,6 +19,7 @@ from placement.edges.rows import (
     fetch_transfers,
     memo,
     stream_rate,
+    total_rate,
 )
 from placement.edges.shared import pinned_bytes
 from placement.snapshot import Lack, ReplicaState, Rung, WeightsAt
@@ -48,6 +49,7 @@ __all__ = [
     "start_edge",
     "step_edge",
     "stream_rate",
+    "total_rate",
 ]
 
 

@@ -143,6 +143,21 @@ def stream_rate(links: Links, link: Link, streams: int) -> float:
             return min(links.d2h_stream, links.d2h_total / streams)
 
 
+def total_rate(links: Links, link: Link) -> int:
+    """Bytes per second that all streams of a node together may move over this kind of link."""
+    match link:
+        case Link.OBJECT_STORE:
+            return links.object_store
+        case Link.DISK:
+            return links.disk
+        case Link.LOADER:
+            return links.loader_total
+        case Link.H2D:
+            return links.h2d_total
+        case Link.D2H:
+            return links.d2h_total
+
+
 @memo
 def edge_us(edge: Edge, links: Links | None = None) -> int:
     """Duration on an otherwise idle node, in microseconds; without links on its world's usual."""

@@ -71,5 +71,4 @@ def _missed(planning: Planning, models: Mapping[str, Expected], replica: Replica
     model = models.get(replica.model_id)
     if model is None:
         return 0.0
-    serving = sum(r.serving for r in planning.draft.of_model(replica.model_id))
-    return model.missed(serving, CROWD_S)
+    return model.missed(len(planning.draft.serving_of(replica.model_id)), CROWD_S)

@@ -6,33 +6,15 @@ to climb, awaits, reads a clock.
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from placement.catalog import ModelSpec
-from placement.edges import climb_us, gpu_bytes, host_bytes
-from placement.feasibility import (
-    claim_bytes,
-    freeing_in_the_way,
-    host_free_bytes,
-    room_for_start,
-    room_for_step,
-    start_in_the_way,
-    wrong_gpu_set,
-)
+from placement.edges import climb_us, gpu_bytes
+from placement.feasibility import claim_bytes, room_for_start, room_for_step, wrong_gpu_set
 from placement.plan import Victim
-from placement.planning.draft import Draft, sets_for, weights_at
-from placement.planning.victims import (
-    choose_victims,
-    covers,
-    enough,
-    host_given,
-    host_victims,
-    price,
-)
+from placement.planning.draft import Draft, sets_for
+from placement.planning.starts import Start, Starts
+from placement.planning.victims import choose_victims, covers, price
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
-
-GpuSets: TypeAlias = tuple[tuple[int, ...], ...]
-Taken: TypeAlias = Container[tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +49,16 @@ def climbs(draft: Draft, spec: ModelSpec) -> list[Climb]:
 def free_climb(draft: Draft, spec: ModelSpec) -> Climb | None:
     """The best of the climbs that need no victims."""
     up = [c for c in _promotions(draft, spec, may_hurt=False) if not c.victims]
-    start = _free_start(draft, spec, _nodes_for(draft, spec), _taken(draft, spec))
-    found = [*_restores(draft, spec), *up, *([start] if start is not None else [])]
+    start = Starts(draft, spec).free()
+    found = [*_restores(draft, spec), *up, *([_climb(start)] if start is not None else [])]
     return min(found, key=lambda c: c.key, default=None)
 
 
-def ever_fits(draft: Draft, spec: ModelSpec) -> bool:
-    """Whether some living node could serve this model if it were empty."""
+def ever_fits(draft: Draft, spec: ModelSpec, but: Container[str] = ()) -> bool:
+    """Whether some living node, but for these, could serve this model if it were empty."""
     for node in draft.nodes.values():
+        if node.node_id in but:
+            continue
         node_spec = draft.spec_of(node)
         sets = sets_for(spec, node_spec)
         if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
@@ -91,45 +75,13 @@ def need_on(spec: ModelSpec, node: NodeState, gpus: tuple[int, ...]) -> int:
     return claim_bytes(spec, node) - held
 
 
-def _start_over_others(
-    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], takes_us: int
-) -> Climb | None:
-    """A start on exactly these GPUs, with whoever must make room for it; None if none can."""
-    neighbours = node.on(gpus)
-    if start_in_the_way(neighbours, gpus) or freeing_in_the_way(neighbours, gpus):
-        return None
-    victims: dict[str, Victim] = {}
-    need = _need(spec, node)
-    if not enough(draft, node, gpus, need, {}):
-        chosen = choose_victims(draft, spec, node, gpus, need, low=Rung.PARKED)
-        if not chosen:
-            return None
-        victims = {v.replica_id: v for v in chosen}
-    host_need = host_bytes(spec, Rung.SERVING)
-    host_free = host_free_bytes(node) + host_given(draft, victims.values())
-    if host_free < host_need:
-        ending = {name for name, victim in victims.items() if victim.to is None}
-        sleepers = host_victims(draft, spec, node, host_need - host_free, spared=ending)
-        if not sleepers:
-            return None
-        victims |= {v.replica_id: v for v in sleepers}
-    down_us, loss = price(draft, node, victims.values())
-    return Climb(
-        node_id=node.node_id,
-        gpu_ids=gpus,
-        replica=None,
-        victims=tuple(victims[k] for k in sorted(victims)),
-        takes_us=takes_us + down_us,
-        loss_us=loss,
-    )
-
-
 def _restores(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     for replica in draft.of_model(spec.id):
         mine = draft.cleared_for.get(replica.replica_id, spec.id) == spec.id
         draining = replica.phase is Phase.DRAINING and replica.rung is Rung.SERVING
         whole = not replica.released_bytes  # else it has given its room away for good
-        if draining and whole and not replica.action_id and mine:
+        stays = not draft.leaves(replica.node_id)
+        if draining and whole and stays and not replica.action_id and mine:
             yield Climb(
                 node_id=replica.node_id, gpu_ids=replica.gpu_ids, replica=replica, restore=True
             )
@@ -162,7 +114,7 @@ def _promotion(
     victims: tuple[Victim, ...] = ()
     if room_for_step(spec, node, replica, Rung.SERVING) is not None:
         need = need_on(spec, node, replica.gpu_ids)
-        victims = choose_victims(draft, spec, node, replica.gpu_ids, need, low=Rung.SHED)
+        victims = choose_victims(draft, spec.id, node, replica.gpu_ids, need, low=Rung.SHED)
         if not victims:
             return None
     down_us, loss = price(draft, node, victims)
@@ -180,72 +132,24 @@ def _promotion(
 def _starts(draft: Draft, spec: ModelSpec) -> Iterator[Climb]:
     """The best start on free GPUs, and those over others that take less time than it.
 
-    On free GPUs a start takes no longer than over others on the same node, and harms nobody.
+    On free GPUs a start takes no longer than over others on the same node, and harms nobody. Of
+    those that take equally long, the one that harms least will do.
     """
-    taken, nodes = _taken(draft, spec), _nodes_for(draft, spec)
-    free = _free_start(draft, spec, nodes, taken)
+    starts = Starts(draft, spec)
+    free = starts.free()
     if free is not None:
-        yield free
-    for takes_us, node, sets in nodes:
-        if free is not None and takes_us >= free.takes_us:
-            return
-        most, need = draft.bytes_on(node).most, _need(spec, node)
-        if max(most, default=0) < need:
-            continue
-        for gpus in sets:
-            if covers(most, gpus, need) and _open_to(draft, spec, node, gpus, taken):
-                climb = _start_over_others(draft, spec, node, gpus, takes_us)
-                if climb is not None:
-                    yield climb
+        yield _climb(free)
+    for start in starts.over_others(free.takes_us if free is not None else None):
+        yield _climb(start)
 
 
-def _taken(draft: Draft, spec: ModelSpec) -> set[tuple[str, tuple[int, ...]]]:
-    """Where an engine of the model stands already: climb with that one."""
-    return {(r.node_id, r.gpu_ids) for r in draft.of_model(spec.id)}
-
-
-def _nodes_for(draft: Draft, spec: ModelSpec) -> list[tuple[int, NodeState, GpuSets]]:
-    """Nodes with its kind of device where it does not rest: how long a start takes, and where it
-    may stand. The quickest first."""
-    found = []
-    for node in draft.nodes.values():
-        if draft.blocked(spec, node.node_id):
-            continue
-        node_spec = draft.spec_of(node)
-        sets = sets_for(spec, node_spec)
-        if sets and wrong_gpu_set(spec, node_spec, sets[0]) is None:
-            found.append((climb_us(spec, weights_at(node, spec), node_spec.links), node, sets))
-    return sorted(found, key=lambda n: (n[0], n[1].node_id))
-
-
-def _free_start(
-    draft: Draft, spec: ModelSpec, nodes: list[tuple[int, NodeState, GpuSets]], taken: Taken
-) -> Climb | None:
-    """The quickest start on GPUs that are free; of equals the one with the least ids."""
-    for takes_us, node, sets in nodes:
-        free, need = draft.bytes_on(node).free, _need(spec, node)
-        if max(free, default=0) < need:
-            continue
-        node_spec = draft.spec_of(node)
-        for gpus in sets:
-            if (
-                covers(free, gpus, need)
-                and _open_to(draft, spec, node, gpus, taken)
-                and room_for_start(spec, node, node_spec, gpus) is None
-            ):
-                return Climb(node_id=node.node_id, gpu_ids=gpus, replica=None, takes_us=takes_us)
-    return None
-
-
-def _need(spec: ModelSpec, node: NodeState) -> int:
-    """Bytes that a start needs on each of its GPUs, if it has any."""
-    return claim_bytes(spec, node) if spec.on_gpu else 0
-
-
-def _open_to(
-    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], taken: Taken
-) -> bool:
-    """One engine of a model per GPU set. Promised room is another's."""
-    if (node.node_id, gpus) in taken:
-        return False
-    return not draft.promised_to_another(spec, node.node_id, gpus)
+def _climb(start: Start) -> Climb:
+    made = start.made
+    return Climb(
+        node_id=start.node_id,
+        gpu_ids=start.gpus,
+        replica=None,
+        victims=made.victims,
+        takes_us=start.takes_us + made.takes_us,
+        loss_us=made.loss_us,
+    )

@@ -7,8 +7,11 @@ same after each action planned so far. Never: decides.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import NamedTuple
 
-from placement.catalog import Catalog, ModelId, ModelSpec, NodeSpec
+import msgspec
+
+from placement.catalog import Catalog, ModelId, ModelSpec, NodeId, NodeSpec
 from placement.edges import climb_us, resting_rungs
 from placement.feasibility import (
     gpu_free_bytes,
@@ -18,6 +21,7 @@ from placement.feasibility import (
 )
 from placement.planning.demand import ModelDemand
 from placement.planning.outlook import Outlook
+from placement.planning.ranked import Ranked
 from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 
@@ -49,6 +53,19 @@ class Elastic:
     nodes_min: int
     coming: Mapping[str, int] = field(default_factory=dict)
     """Nodes that were launched and are not there yet, and when they will be."""
+    since_us: Mapping[str, int] = field(default_factory=dict)
+    """Since when each node has been paid for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Going:
+    """What is remembered of nodes of which there are too many."""
+
+    too_many_since_us: int | None = None
+    """Since when fewer would do, without a break."""
+    node_id: str = ""
+    """It takes nothing new, and is given back once nothing runs there."""
+    since_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +91,7 @@ class Facts:
     """The engines that are to exist. None: no slow plan was made."""
     elastic: Elastic | None = None
     """None: the nodes of the catalog are what there is."""
+    going: Going = field(default_factory=Going)
     now_us: int = 0
 
 
@@ -83,6 +101,14 @@ class Bytes:
 
     free: tuple[int, ...]
     most: tuple[int, ...]
+
+
+class Alike(NamedTuple):
+    """What nodes have in common that differ by their names alone."""
+
+    spec: NodeSpec
+    hbm_bytes: int
+    """As the nodes themselves tell it."""
 
 
 class Draft:
@@ -108,9 +134,19 @@ class Draft:
         self._by_model: dict[str, list[ReplicaState]] = {}
         for replica in sorted(self._by_id.values(), key=attrgetter("replica_id")):
             self._by_model.setdefault(replica.model_id, []).append(replica)
+        self._serving: dict[str, tuple[ReplicaState, ...]] = {}
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
+        self.ranked: dict[tuple[Alike, int, int, int], Ranked] = {}
+        """By kind of node, GPUs, bytes on each of them and bytes on the host: what it takes to make
+        so much room (`starts`)."""
+        self.changes: list[tuple[str, tuple[int, ...] | None]] = []
+        """Nodes that changed, and GPUs elsewhere on which somebody's worth did."""
+        self._losses: dict[str, dict[tuple[str, Rung | None], float]] = {}
+        """By model, for what each of its replicas is worth hangs on the others."""
+        self._alike: dict[Alike, list[str]] = {}
+        self._kinds: dict[str, Alike] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
         spec = self.facts.catalog.node(node.node_id)
@@ -120,6 +156,14 @@ class Draft:
     def of_model(self, model_id: str) -> list[ReplicaState]:
         """In order of their ids."""
         return self._by_model.get(model_id, [])
+
+    def serving_of(self, model_id: str) -> tuple[ReplicaState, ...]:
+        """Those that take new requests now, in order of their ids."""
+        known = self._serving.get(model_id)
+        if known is None:
+            known = tuple(r for r in self.of_model(model_id) if r.serving)
+            self._serving[model_id] = known
+        return known
 
     def replica(self, replica_id: str) -> ReplicaState:
         return self._by_id[replica_id]
@@ -146,6 +190,10 @@ class Draft:
         )
         mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
+        self._serving.pop(model_id, None)
+        self._losses.pop(model_id, None)
+        self.changes.append((replica.node_id, None))
+        self.changes.extend((r.node_id, r.gpu_ids) for r in mine)
         self._forget(replica)
 
     def _forget(self, changed: ReplicaState) -> None:
@@ -157,6 +205,29 @@ class Draft:
         for replica in (changed, *beside, *tied):
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
+
+    def changed_since(self, read: int) -> dict[str, frozenset[int] | None]:
+        """By node the GPUs on which anything is not as it was then; None: all of them. What a
+        model has is worth as much as it has of it, so that its replicas elsewhere changed too."""
+        found: dict[str, frozenset[int] | None] = {}
+        for node_id, gpus in self.changes[read:]:
+            before = found.get(node_id, frozenset())
+            found[node_id] = None if gpus is None or before is None else before.union(gpus)
+        return found
+
+    def alike(self) -> dict[Alike, list[str]]:
+        """Nodes by their kind, each in the order of the snapshot."""
+        if not self._alike:
+            for name, node in self.nodes.items():
+                spec = msgspec.structs.replace(self.spec_of(node), id=NodeId(""))
+                kind = Alike(spec, node.gpus[0].hbm_bytes if node.gpus else 0)
+                self._kinds[name] = kind
+                self._alike.setdefault(kind, []).append(name)
+        return self._alike
+
+    def kind(self, node_id: str) -> Alike:
+        self.alike()
+        return self._kinds[node_id]
 
     def bare(self, node: NodeState) -> NodeState:
         """The node without any replica that we know of. No plan changes what is left then."""
@@ -214,7 +285,7 @@ class Draft:
         spec = self.facts.models[replica.model_id]
         if not spec.min_replicas or not replica.serving:
             return False
-        return sum(r.serving for r in self.of_model(replica.model_id)) <= spec.min_replicas
+        return len(self.serving_of(replica.model_id)) <= spec.min_replicas
 
     def bytes_on(self, node: NodeState) -> Bytes:
         """`most` counts whoever may step down for some model: no step gives more than that."""
@@ -234,9 +305,16 @@ class Draft:
                 most[g] += held
         return Bytes(free=free, most=tuple(most))
 
+    def leaves(self, node_id: str) -> bool:
+        """Whether the node is to be given back: what serves there is to be replaced elsewhere."""
+        return node_id == self.facts.going.node_id
+
     def blocked(self, spec: ModelSpec, node_id: str) -> bool:
-        """Whether this model failed on this node so lately that it rests there."""
-        return self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        """Whether the model failed there so lately that it rests there, or the node goes."""
+        return (
+            self.leaves(node_id)
+            or self.facts.blocked_until_us.get((spec.id, node_id), 0) > self.facts.now_us
+        )
 
     def promised_to_another(self, spec: ModelSpec, node_id: str, gpus: tuple[int, ...]) -> bool:
         """Whether room is being made there for some other model."""
@@ -246,6 +324,13 @@ class Draft:
 
     def loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
         """What stepping down costs: microseconds more to come back × requests expected to wait."""
+        known = self._losses.setdefault(replica.model_id, {})
+        key = (replica.replica_id, to)
+        if key not in known:
+            known[key] = self._loss_us(replica, to)
+        return known[key]
+
+    def _loss_us(self, replica: ReplicaState, to: Rung | None) -> float:
         if self.loss_of is not None:
             return self.loss_of(replica, self._more_us(replica, to))
         demand = self.facts.demand.get(replica.model_id)

@@ -4,9 +4,11 @@ In: what is asked now and what is expected (`outlook`). Out: requests that wait,
 Never: draws, knows a GPU.
 
 **The reckoning.** Of the n requests that are here now, a share exp(-t/S) still is after t seconds;
-as many new ones have come as a Poisson stream of the expected rate leaves in service, with
-`dispersion` times its variance. So the number that wants a slot after t is nearly normal, and the
-mean of what exceeds the slots is the normal loss function of it (the newsvendor's shortage).
+as many new ones have come as a Poisson stream of the expected rate leaves in service. Bursts of
+arrivals widen that by half of what they add to the variance of arrivals, for stays of differing
+length spread them out (held against simulated queues). So the number that wants a slot after t is
+nearly normal, and the mean of what exceeds the slots is the normal loss function of it (the
+newsvendor's shortage).
 """
 
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class Expected:
         """Mean and variance of the requests that want a slot then."""
         stay = exp(-ahead_s / self.service_s)
         fresh = self.rate_per_s * self.service_s * (1 - stay)
-        variance = self.asked * stay * (1 - stay) + fresh * self.dispersion
+        variance = self.asked * stay * (1 - stay) + fresh * (1 + (self.dispersion - 1) / 2)
         return self.asked * stay + fresh, variance
 
     def waiting(self, replicas: int, ahead_s: float) -> float:

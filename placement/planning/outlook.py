@@ -36,6 +36,9 @@ class Outlook(Frozen, frozen=True, kw_only=True):
     """How far ahead each horizon of `need` reaches, ascending."""
     paths: int = 1
     models: dict[str, ModelOutlook] = {}
+    gpus: tuple[tuple[int, ...], ...] = ()
+    """For each horizon, so far ahead, and for each path: the GPUs of all replicas that are needed
+    within one short while. Less than the sum of `need`, whose peaks come at different times."""
 
     def of(self, model_id: str) -> ModelOutlook | None:
         return self.models.get(model_id)
@@ -48,9 +51,15 @@ class Outlook(Frozen, frozen=True, kw_only=True):
         known = self.models.get(model_id)
         if known is None or count < 1 or not known.need:
             return 0
-        at = next((i for i, h in enumerate(self.horizons_us) if h >= within_us), -1)
-        counts = known.need[at]
+        counts = known.need[self._horizon(within_us)]
         return int.from_bytes(counts[count - 1]) if count <= len(counts) else 0
+
+    def gpus_at(self, ahead_us: int) -> tuple[int, ...]:
+        """The GPUs needed at once, that far ahead, on each path; none where nobody knows."""
+        return self.gpus[self._horizon(ahead_us)] if self.gpus else ()
+
+    def _horizon(self, ahead_us: int) -> int:
+        return next((i for i, h in enumerate(self.horizons_us) if h >= ahead_us), -1)
 
     def share(self, mask: int) -> float:
         """The probability that a mask stands for."""

@@ -16,8 +16,10 @@ the node with the fewest of the model, then the least ids.
 the loss, for a load costs its share of the link.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from placement.catalog import ModelSpec
 from placement.edges import (
@@ -29,16 +31,20 @@ from placement.edges import (
     start_edge,
     step_edge,
 )
-from placement.feasibility import gpu_free_bytes, room_for_step
+from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
-from placement.planning.draft import sets_for, weights_at
+from placement.planning.draft import weights_at
 from placement.planning.expected import Expected
+from placement.planning.places import Gpus, Place, Places
 from placement.planning.ranks import HORIZON_US, Ranks, nearness, rung_to_come
+from placement.planning.stale import Stale
 from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
+Choice: TypeAlias = tuple[float, int, str, Gpus]
 CHANGE = 2.0
+ROUNDING = 1e-9
 WORTH_MIN = 1e-3
 """Request-seconds below which nothing is moved."""
 
@@ -58,31 +64,43 @@ class Worth:
         return self.chance * self.unit
 
 
-def prewarm(planning: Planning, models: Mapping[str, Expected], ranks: Ranks) -> None:
+def prewarm(
+    planning: Planning, models: Mapping[str, Expected], ranks: Ranks, *, apart: bool = True
+) -> None:
     """Loads for this round, as many as links and GPUs take side by side."""
-    _Prewarming(planning, models, ranks).run()
+    _Prewarming(planning, models, ranks, apart=apart).run()
 
 
 class _Prewarming:
-    def __init__(self, planning: Planning, models: Mapping[str, Expected], ranks: Ranks) -> None:
+    def __init__(
+        self, planning: Planning, models: Mapping[str, Expected], ranks: Ranks, *, apart: bool
+    ) -> None:
+        self._apart = apart
         self._planning = planning
         self._ranks = ranks
         self._draft = planning.draft
         self._models = models
         self._worth: dict[str, Worth] = {}
         """Of every replica that is warm or on its way there."""
-        self._free: dict[str, tuple[int, ...]] = {}
+        nodes = planning.draft.nodes
+        self._any_node = nodes[min(nodes)] if nodes else None
+        self._places = Places(planning.draft)
+        self._stale = Stale(self._places, self._value, self._held)
 
     def run(self) -> None:
-        missing = sorted(self._missing(), key=lambda w: (-w.value, w.model_id))
-        for new in missing:
-            self._place(new, self._models[new.model_id].spec)
+        """As much as there is room for: another round at the same moment would add nothing."""
+        looked_at: Iterable[str] = self._models
+        while looked_at:
+            missing = sorted(self._missing(looked_at), key=lambda w: (-w.value, w.model_id))
+            placed = [new for new in missing if self._place(new, self._models[new.model_id].spec)]
+            looked_at = [new.model_id for new in placed]
 
     # --- what is worth having
 
-    def _missing(self) -> Iterator[Worth]:
+    def _missing(self, model_ids: Iterable[str]) -> Iterator[Worth]:
         """Of each model the next one that is not warm; notes what the others are worth."""
-        for model_id, model in self._models.items():
+        for model_id in model_ids:
+            model = self._models[model_id]
             if not model.spec.on_gpu or model.spec.on_cpu:
                 continue
             up = warm = 0
@@ -106,7 +124,7 @@ class _Prewarming:
     def _saved_s(self, spec: ModelSpec) -> float:
         """Seconds that a climb is shorter from warm."""
         if shared_copies(spec):
-            node = next(iter(self._draft.nodes.values()), None)
+            node = self._any_node
             if node is None:
                 return 0.0
             links = self._draft.spec_of(node).links
@@ -116,77 +134,67 @@ class _Prewarming:
 
     # --- where
 
-    def _place(self, new: Worth, spec: ModelSpec) -> None:
-        if shared_copies(spec):
-            self._load(new, spec)
-        else:
-            self._wake(new, spec)
+    def _place(self, new: Worth, spec: ModelSpec) -> bool:
+        """Whether there was a place for it."""
+        return self._load(new, spec) if shared_copies(spec) else self._wake(new, spec)
 
-    def _load(self, new: Worth, spec: ModelSpec) -> None:
+    def _load(self, new: Worth, spec: ModelSpec) -> bool:
         """World W: any GPU set will do."""
         need = gpu_bytes(spec, Rung.WARM)
-        places = [
-            (self._beside(new, node, gpus), self._of_model_on(node, spec), node.node_id, gpus)
-            for node in self._nodes(spec)
-            for gpus in sets_for(spec, self._draft.spec_of(node))
-            if self._covers(node, gpus, need) and self._open(node, gpus, spec)
-        ]
-        if not places:
-            self._replace(new, spec, need)
-            return
-        beside, _, node_id, gpus = min(places)
-        node = self._draft.nodes[node_id]
-        takes_us = edge_us(
-            start_edge(spec, weights_at(node, spec), Rung.WARM), self._draft.spec_of(node).links
-        )
-        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, beside))
-        self._free.pop(node_id, None)
+        best = self._best(new, spec, need)
+        if best is None:
+            return self._replace(new, spec, need)
+        beside, _, node_id, gpus = best
+        self._load_on(node_id, gpus, new, beside)
+        return True
 
-    def _replace(self, new: Worth, spec: ModelSpec, need: int) -> None:
+    def _best(self, new: Worth, spec: ModelSpec, need: int) -> Choice | None:
+        """Where room is left: the least harm, then the fewest of the model, then the least ids."""
+        mine: Counter[str] = Counter(r.node_id for r in self._draft.of_model(spec.id))
+        best: Choice | None = None
+        for node_id in self._places.roomy(spec, need):
+            for place in self._places.open_to(spec, node_id):
+                if place.free < need or not self._is_open(spec, node_id, place.gpus):
+                    continue
+                found = (self._beside(new, place), mine[node_id], node_id, place.gpus)
+                best = found if best is None else min(best, found)
+            if best is not None and best[:2] == (0.0, 0):
+                return best  # nothing is better, and ids only grow
+        return best
+
+    def _load_on(self, node_id: str, gpus: Gpus, new: Worth, cost: float) -> None:
+        node, spec = self._draft.nodes[node_id], self._models[new.model_id].spec
+        edge = start_edge(spec, weights_at(node, spec), Rung.WARM)
+        takes_us = edge_us(edge, self._draft.spec_of(node).links)
+        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, cost))
+        self._places.changed(node_id)
+        self._stale.changed(node_id)
+
+    def _replace(self, new: Worth, spec: ModelSpec, need: int) -> bool:
         """In the place of what is worth least, if it is worth enough less."""
-        options = []
-        for node in self._nodes(spec):
-            for gpus in sets_for(spec, self._draft.spec_of(node)):
-                if self._open(node, gpus, spec):
-                    stale = self._stale(node, gpus, need, new.value / CHANGE)
-                    if stale:
-                        loss = sum(self._worth[r.replica_id].value for r in stale)
-                        options.append((loss, node.node_id, gpus, stale))
-        if not options:
-            return
-        loss, node_id, gpus, stale = min(options, key=lambda o: o[:3])
-        for replica in stale:
-            numbers = {"value": self._worth[replica.replica_id].value, "for_value": new.value}
-            why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
-            self._planning.step_down(replica, None, why)
-        node = self._draft.nodes[node_id]
-        takes_us = edge_us(
-            start_edge(spec, weights_at(node, spec), Rung.WARM), self._draft.spec_of(node).links
-        )
-        self._planning.load(spec, node_id, gpus, takes_us, self._why(new, loss))
-        self._free.pop(node_id, None)
-
-    def _stale(
-        self, node: NodeState, gpus: tuple[int, ...], need: int, loss_max: float
-    ) -> list[ReplicaState]:
-        """The warm ones that give enough room, the least valuable first; empty if none do."""
-        free = {g: self._free_on(node)[g] for g in gpus}
-        warm = [r for r in node.on(gpus) if r.replica_id in self._worth and not r.action_id]
-        chosen: list[ReplicaState] = []
-        for replica in sorted(warm, key=lambda r: (self._worth[r.replica_id].value, r.replica_id)):
-            if all(b >= need for b in free.values()):
+        loss_max = new.value / CHANGE
+        for offer in self._stale.offers(spec, need):
+            if offer.loss > loss_max * (1 + ROUNDING):
+                return False
+            if offer.within(loss_max) and self._is_open(spec, offer.node_id, offer.gpus):
                 break
-            loss_max -= self._worth[replica.replica_id].value
-            if loss_max < 0:
-                return []
-            held = gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
-            chosen.append(replica)
-            for g in replica.gpu_ids:
-                if g in free:
-                    free[g] += held
-        return chosen if all(b >= need for b in free.values()) else []
+        else:
+            return False
+        for value, replica_id in offer.stale:
+            numbers = {"value": value, "for_value": new.value}
+            why = Reason(code=ReasonCode.STALE_PREWARM, numbers=numbers, for_model=spec.id)
+            self._planning.step_down(self._draft.replica(replica_id), None, why)
+        self._load_on(offer.node_id, offer.gpus, new, offer.loss)
+        return True
 
-    def _wake(self, new: Worth, spec: ModelSpec) -> None:
+    def _value(self, replica: ReplicaState) -> float | None:
+        known = self._worth.get(replica.replica_id)
+        return None if known is None else known.value
+
+    def _held(self, replica: ReplicaState) -> int:
+        return gpu_bytes(self._models[replica.model_id].spec, Rung.WARM)
+
+    def _wake(self, new: Worth, spec: ModelSpec) -> bool:
         """World S: a sleeping engine, where it sleeps."""
         ways = []
         for replica in self._draft.of_model(spec.id):
@@ -196,12 +204,13 @@ class _Prewarming:
             takes_us = edge_us(
                 step_edge(spec, replica.rung, Rung.WARM), self._draft.spec_of(node).links
             )
-            beside = self._beside(new, node, replica.gpu_ids)
+            place = Place(replica.gpu_ids, 0, node.on(replica.gpu_ids))
+            beside = self._beside(new, place)
             ways.append((beside, takes_us, replica.replica_id, replica))
         if ways:
             beside, takes_us, _, replica = min(ways, key=lambda w: w[:3])
             self._planning.warm(replica, takes_us, self._why(new, beside))
-            self._free.pop(replica.node_id, None)
+        return bool(ways)
 
     def _may_wake(self, replica: ReplicaState, spec: ModelSpec, node: NodeState) -> bool:
         return (
@@ -209,69 +218,35 @@ class _Prewarming:
             and replica.phase is Phase.READY
             and not replica.action_id
             and not self._draft.beside_a_start(replica)
+            and not self._draft.blocked(spec, node.node_id)
             and not self._draft.promised_to_another(spec, node.node_id, replica.gpu_ids)
             and legal(spec, replica, Rung.WARM)
-            and self._loading_on(node) < self._side_by_side(node)
+            and self._places.link_is_idle(node.node_id)
             and room_for_step(spec, node, replica, Rung.WARM) is None
         )
 
-    def _nodes(self, spec: ModelSpec) -> Iterable[NodeState]:
-        for node in self._draft.nodes.values():
-            if not self._draft.blocked(spec, node.node_id) and self._loading_on(
-                node
-            ) < self._side_by_side(node):
-                yield node
-
-    def _open(self, node: NodeState, gpus: tuple[int, ...], spec: ModelSpec) -> bool:
-        """Nobody serves, starts or drains there, and the model stands on none of them yet."""
-        if self._draft.promised_to_another(spec, node.node_id, gpus):
+    def _is_open(self, spec: ModelSpec, node_id: str, gpus: Gpus) -> bool:
+        """The model stands on no GPU there yet, does not rest there, and nobody else was promised
+        the place."""
+        draft = self._draft
+        if draft.blocked(spec, node_id) or draft.promised_to_another(spec, node_id, gpus):
             return False
-        return not any(
-            r.model_id == spec.id or r.rung is Rung.SERVING or r.target is Rung.SERVING
-            for r in node.on(gpus)
-        )
+        return not any(r.model_id == spec.id for r in draft.nodes[node_id].on(gpus))
 
-    def _covers(self, node: NodeState, gpus: tuple[int, ...], need: int) -> bool:
-        free = self._free_on(node)
-        return all(free[g] >= need for g in gpus)
-
-    def _free_on(self, node: NodeState) -> tuple[int, ...]:
-        known = self._free.get(node.node_id)
-        if known is None:
-            current = self._draft.nodes[node.node_id]
-            known = tuple(gpu_free_bytes(current, g) for g in range(len(current.gpus)))
-            self._free[node.node_id] = known
-        return known
-
-    def _beside(self, new: Worth, node: NodeState, gpus: tuple[int, ...]) -> float:
+    def _beside(self, new: Worth, place: Place) -> float:
         """What is lost in futures that need the new one and a neighbour together."""
         outlook = self._planning.facts.outlook
         assert outlook is not None
+        if not self._apart:
+            return 0.0
         lost = 0.0
-        for replica in node.on(gpus):
+        for replica in place.there:
             known = self._worth.get(replica.replica_id)
             if known is not None:
                 both = outlook.share(known.mask & new.mask) if new.mask else 0.0
                 both = max(both, known.chance * new.chance)
                 lost += both * min(known.unit, new.unit) + 1e-6 * known.value
         return round(lost, 9)
-
-    def _of_model_on(self, node: NodeState, spec: ModelSpec) -> int:
-        return sum(r.node_id == node.node_id for r in self._draft.of_model(spec.id))
-
-    # --- links
-
-    def _loading_on(self, node: NodeState) -> int:
-        current = self._draft.nodes[node.node_id]
-        return sum(
-            r.target is not None and r.target > Rung.PARKED and bool(r.action_id)
-            for r in current.replicas
-        )
-
-    def _side_by_side(self, node: NodeState) -> int:
-        """As many loads as the node's link takes at full speed."""
-        links = self._draft.spec_of(node).links
-        return max(int(links.h2d_total // links.h2d_stream), 1)
 
     def _why(self, new: Worth, beside: float) -> Reason:
         numbers = {

@@ -5,12 +5,12 @@ Never: decides. A model's replicas are ranked by nearness: those that serve or w
 are warm or will be, then those that sleep; of equals by id. The k-th is needed when k are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from placement.planning.draft import Draft
 from placement.planning.expected import Expected
 from placement.planning.outlook import Outlook
-from placement.snapshot import Phase, ReplicaState, Rung
+from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
 CROWD_S = 20.0
@@ -27,11 +27,18 @@ class Ranks:
         self._models = models
         self._outlook = outlook
         self._chances: dict[tuple[str, int], float] = {}
+        self._ranks: dict[str, tuple[list[ReplicaState], dict[str, int]]] = {}
+        """By model, and the list of replicas that it holds for: a change makes another list."""
 
     def rank(self, replica: ReplicaState) -> int:
         """From 1."""
-        mine = sorted(self._draft.of_model(replica.model_id), key=nearness)
-        return next(i for i, r in enumerate(mine, 1) if r.replica_id == replica.replica_id)
+        mine = self._draft.of_model(replica.model_id)
+        known = self._ranks.get(replica.model_id)
+        if known is None or known[0] is not mine:
+            ordered = sorted(mine, key=nearness)
+            known = (mine, {r.replica_id: i for i, r in enumerate(ordered, 1)})
+            self._ranks[replica.model_id] = known
+        return known[1][replica.replica_id]
 
     def mask(self, model_id: str, count: int) -> int:
         """The futures in which so many replicas are needed; 0 where nobody knows."""
@@ -58,7 +65,7 @@ class Ranks:
         if model is None:
             return 0.0
         if replica.rung is Rung.SERVING:
-            serving = sum(r.serving for r in self._draft.of_model(replica.model_id))
+            serving = len(self._draft.serving_of(replica.model_id))
             return model.missed(serving, CROWD_S) * US
         more_s = more_us / US
         chance = self.chance(replica.model_id, self.rank(replica))
@@ -82,3 +89,20 @@ def rung_to_come(replica: ReplicaState) -> int:
 def serves_or_will(replica: ReplicaState) -> bool:
     """Takes new requests now, or will once its climb has ended."""
     return replica.serving or (bool(replica.action_id) and replica.target is Rung.SERVING)
+
+
+def taken_on(node: NodeState) -> frozenset[int]:
+    """GPUs on which somebody serves or will."""
+    up = (r for r in node.replicas if Rung.SERVING in (rung_to_come(r), r.rung))
+    return frozenset(g for r in up for g in r.gpu_ids)
+
+
+def whole_around(taken: frozenset[int], count: int, gpus: tuple[int, ...]) -> Iterator[int]:
+    """Sizes of the larger sets around these GPUs, of so many on the node, of which none is taken.
+    Sets are aligned buddies."""
+    size = len(gpus) * 2
+    while gpus and size <= count:
+        first = gpus[0] // size * size
+        if taken.isdisjoint(range(first, first + size)):
+            yield size
+        size *= 2

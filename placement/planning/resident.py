@@ -6,6 +6,7 @@ Never: decides.
 
 from placement.catalog import Frozen, ModelId, NodeId
 from placement.plan import Reason, Want
+from placement.snapshot import Rung
 
 
 class Resident(Frozen, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class Resident(Frozen, frozen=True, kw_only=True):
     gpu_ids: tuple[int, ...]
     why: Reason
     """With the value that it adds beside those before it, in request-seconds of waiting saved."""
+    rests: Rung = Rung.PARKED
+    """On which it waits: shed where its weights have no room on the host."""
     start_by_us: int = 0
     """It is of use from then on: earlier starts come first."""
 
@@ -26,8 +29,9 @@ class Residency(Frozen, frozen=True, kw_only=True):
     made_us: int
     residents: tuple[Resident, ...] = ()
     value: float = 0.0
-    """Request-seconds of waiting that it saves over its horizon, in the mean of the paths."""
+    """Request-seconds of waiting that it saves over its horizon, in the mean of the paths and
+    weighted by priority, less what its starts take of idle GPUs at the operator's price."""
     bound: float = 0.0
-    """No plan within the same budgets saves more than this."""
+    """No plan within the same budgets is worth more than this."""
     wants: tuple[Want, ...] = ()
     """Engines that would have been of use and have no room, and why."""

@@ -13,31 +13,36 @@ from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
+from placement.planning.buddies import Buddies
 from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, weights_at
 from placement.planning.expected import Expected, expected_of
+from placement.planning.nodes import plan_nodes
 from placement.planning.prewarming import prewarm
 from placement.planning.ranks import Ranks, serves_or_will
 from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
 from placement.planning.scaling import Wanted, wanted, worth
+from placement.planning.standing import work_towards
 from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
+FAR_US = 1 << 62
 
 
-def plan_rungs(facts: Facts, ids: Ids) -> Decision:
-    """The fast plan."""
+def plan_rungs(facts: Facts, ids: Ids, *, apart: bool = True) -> Decision:
+    """The fast plan. Without `apart` a place does not mind its neighbours: an ablation."""
     if facts.outlook is None:
         return plan_reactive(facts, ids)
-    return _Round(Planning(facts, ids)).decision()
+    return _Round(Planning(facts, ids), apart=apart).decision()
 
 
 class _Round:
     """One round: what is worked out once for every model, then the steps in their order."""
 
-    def __init__(self, planning: Planning) -> None:
+    def __init__(self, planning: Planning, *, apart: bool) -> None:
+        self._apart = apart
         self._planning = planning
         self._draft = planning.draft
         self._facts = facts = planning.facts
@@ -52,29 +57,32 @@ class _Round:
         self._wanted: dict[str, Wanted] = {}
         self._ranks = Ranks(self._draft, self._models, facts.outlook)
         self._draft.loss_of = self._ranks.loss_us
+        self._buddies = Buddies(self._draft, self._models, self._ranks)
 
     def decision(self) -> Decision:
         for model in sorted(self._models.values(), key=self._urgency):
             if self._facts.catalog.model(model.spec.id) is not None or model.asked:
                 self._serve(model)
         self._settle()
-        prewarm(self._planning, self._models, self._ranks)
+        prewarm(self._planning, self._models, self._ranks, apart=self._apart)
+        work_towards(self._planning)
+        plan_nodes(self._planning, self._models, self._wanted)
         return self._planning.decision()
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
         """By priority; those first whom nobody serves, the longest waiting; then by worth."""
-        spec, demand = model.spec, self._facts.demand.get(model.spec.id)
-        mine = self._draft.of_model(spec.id)
-        waits = demand is not None and model.held and not any(serves_or_will(r) for r in mine)
-        if waits:
-            return (-spec.priority, 0, float(demand.oldest_held_us), spec.id)  # type: ignore[union-attr]
+        spec, mine = model.spec, self._draft.of_model(model.spec.id)
+        if model.held and not any(serves_or_will(r) for r in mine):
+            return (-spec.priority, 0, -self._waited_s(model), spec.id)
         return (-spec.priority, 1, -model.waiting(len(mine), 1.0) / spec.gpus, spec.id)
 
     # --- up
 
     def _serve(self, model: Expected) -> None:
         planning, draft, spec = self._planning, self._draft, model.spec
-        coming = sum(map(serves_or_will, draft.of_model(spec.id)))
+        coming = sum(
+            serves_or_will(r) for r in draft.of_model(spec.id) if not draft.leaves(r.node_id)
+        )
         climb_s = self._climb_s(spec)
         found = wanted(model, coming, climb_s)
         self._wanted[spec.id] = found
@@ -94,14 +102,31 @@ class _Round:
 
     def _best(self, model: Expected, coming: int) -> Climb | None:
         """The way up whose time, for all who wait for it, and whose harm to others are least."""
-        options = climbs(self._draft, model.spec)
-        options = [c for c in options if self._pays(model, coming, c)]
-        waiters = model.waiters(0.0) * model.price
+        rest_us = self._at_rest_us(model.spec)
+        options = [
+            c
+            for c in climbs(self._draft, model.spec)
+            if self._pays(model, coming, c) and (c.replica is not None or c.takes_us <= rest_us)
+        ]
+        waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
+        buddies = self._buddies
 
         def cost(climb: Climb) -> tuple[float, object]:
-            return (climb.takes_us * waiters + climb.loss_us, climb.key)
+            breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
+            return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
 
         return min(options, key=cost, default=None)
+
+    def _at_rest_us(self, spec: ModelSpec) -> int:
+        """When an engine of its own that is on its way to a rung below could serve: a start that
+        takes longer is not worth beginning."""
+        now_us = self._facts.now_us
+        ways = [
+            max(r.eta_us - now_us, US) + climb_us(spec, r.target)
+            for r in self._draft.of_model(spec.id)
+            if r.action_id and r.target is not None and r.target is not Rung.SERVING
+        ]
+        return min(ways, default=FAR_US)
 
     def _pays(self, model: Expected, coming: int, climb: Climb) -> bool:
         """A further replica is to save more waiting than it costs others; the first one may cost
@@ -160,14 +185,17 @@ class _Round:
         return self._facts.catalog.model(model.spec.id) is not None or model.asked > 0
 
     def _shrink(self, model: Expected, replica: ReplicaState) -> None:
-        """Drain the least loaded replica of a model that has more than are worth their GPUs."""
+        """Drain the least loaded replica of a model that has more than are worth their GPUs; first
+        one on a node that goes."""
         draft, found = self._draft, self._wanted[model.spec.id]
-        serving = [r for r in draft.of_model(model.spec.id) if r.serving]
+        serving = draft.serving_of(model.spec.id)
         if not model.spec.on_gpu or len(serving) <= found.keep or model.held:
             return
         if not draft.settled(replica):
             return
-        least = min(serving, key=lambda r: (draft.load(r), r.replica_id))
+        least = min(
+            serving, key=lambda r: (not draft.leaves(r.node_id), draft.load(r), r.replica_id)
+        )
         if least is replica:
             code = ReasonCode.EXCESS if len(serving) > 1 else ReasonCode.IDLE
             self._planning.drain(replica, Reason(code=code, numbers=found.numbers))

@@ -27,21 +27,33 @@ class Wanted:
     """Fewer than so many should not serve: it climbs."""
     keep: int
     """More than so many need not: they are drained."""
+    worth: int
+    """So many would be worth their GPUs if none were there yet."""
     numbers: dict[str, float]
 
 
 def wanted(model: Expected, have: int, climb_s: float) -> Wanted:
     """`have` serve or will soon; a further one takes `climb_s` to be there."""
     least = min(max(model.spec.min_replicas, 1 if model.asked else 0), model.spec.max_replicas)
-    serve = max(have, least)
-    while serve < model.spec.max_replicas and worth(model, serve, climb_s) >= model.spec.gpus:
-        serve += 1
+    serve = _worth_their_gpus(model, max(have, least), climb_s)
     keep = serve
     if serve <= have:
         serve = least
         while keep > least and _worth_keeping(model, keep - 1, climb_s) < KEEP * model.spec.gpus:
             keep -= 1
-    return Wanted(min(serve, model.spec.max_replicas), keep, _numbers(model, have, climb_s))
+    return Wanted(
+        serve=min(serve, model.spec.max_replicas),
+        keep=keep,
+        worth=_worth_their_gpus(model, least, climb_s),
+        numbers=_numbers(model, have, climb_s),
+    )
+
+
+def _worth_their_gpus(model: Expected, count: int, climb_s: float) -> int:
+    """At least so many."""
+    while count < model.spec.max_replicas and worth(model, count, climb_s) >= model.spec.gpus:
+        count += 1
+    return count
 
 
 def _numbers(model: Expected, have: int, climb_s: float) -> dict[str, float]:

@@ -17,7 +17,7 @@ Steps = dict[ReplicaId, Rung | None]
 
 
 def choose_victims(
-    draft: Draft, spec: ModelSpec, node: NodeState, gpus: tuple[int, ...], need: int, low: Rung
+    draft: Draft, for_model: str, node: NodeState, gpus: tuple[int, ...], need: int, low: Rung
 ) -> tuple[Victim, ...]:
     """Idle neighbours that step down so that each GPU gets `need` bytes; empty if none suffice.
 
@@ -25,8 +25,10 @@ def choose_victims(
     """
     if not covers(draft.bytes_on(node).most, gpus, need):
         return ()
-    idle = [r for r in node.on(gpus) if may_step_down(draft, r, for_model=spec.id)]
+    idle = [r for r in node.on(gpus) if may_step_down(draft, r, for_model)]
     ranked = sorted(idle, key=lambda r: (draft.loss_us(r, None), r.replica_id))
+    free = draft.bytes_on(node).free
+    lacking = {g: need - free[g] for g in gpus}
     steps: Steps = {}
     for wanted in (Rung.WARM, low, None):
         for replica in ranked:
@@ -34,9 +36,13 @@ def choose_victims(
             at = steps.get(replica.replica_id, replica.rung)
             if at is None or (to is not None and to >= at):
                 continue
+            more = _given(draft, replica, to)
+            if replica.replica_id in steps:
+                more -= _given(draft, replica, at)
             steps[replica.replica_id] = to
-            if enough(draft, node, gpus, need, steps):
-                return _pruned(draft, node, gpus, need, steps)
+            _give(lacking, replica, more)
+            if max(lacking.values()) <= 0:
+                return _pruned(draft, lacking, steps)
     return ()
 
 
@@ -47,7 +53,7 @@ def host_given(draft: Draft, victims: Iterable[Victim]) -> int:
 
 
 def host_victims(
-    draft: Draft, spec: ModelSpec, node: NodeState, need: int, spared: Container[str] = ()
+    draft: Draft, for_model: str, node: NodeState, need: int, spared: Container[str] = ()
 ) -> tuple[Victim, ...]:
     """Engines that end so that the host gets `need` bytes more; empty if none suffice.
 
@@ -57,7 +63,7 @@ def host_victims(
         r
         for r in node.replicas
         if r.replica_id not in spared
-        and may_step_down(draft, r, for_model=spec.id)
+        and may_step_down(draft, r, for_model)
         and (r.rung is not Rung.SERVING or draft.facts.models[r.model_id].on_cpu)
     ]
     chosen: list[Victim] = []
@@ -130,16 +136,24 @@ def enough(
     free = draft.bytes_on(node).free
     if not steps:
         return covers(free, gpus, need)
-    given = dict.fromkeys(gpus, 0)
+    lacking = {g: need - free[g] for g in gpus}
     for replica_id, to in steps.items():
         replica = draft.replica(replica_id)
-        spec = draft.facts.models[replica.model_id]
-        less = replica_gpu_bytes(replica, spec, replica.rung)
-        less -= 0 if to is None else gpu_bytes(spec, to)
-        for g in replica.gpu_ids:
-            if g in given:
-                given[g] += less
-    return all(free[g] + more >= need for g, more in given.items())
+        _give(lacking, replica, _given(draft, replica, to))
+    return max(lacking.values(), default=0) <= 0
+
+
+def _given(draft: Draft, replica: ReplicaState, to: Rung | None) -> int:
+    """Bytes that its step down gives back on each of its GPUs."""
+    spec = draft.facts.models[replica.model_id]
+    held = replica_gpu_bytes(replica, spec, replica.rung)
+    return held if to is None else held - gpu_bytes(spec, to)
+
+
+def _give(lacking: dict[int, int], replica: ReplicaState, more: int) -> None:
+    for g in replica.gpu_ids:
+        if g in lacking:
+            lacking[g] -= more
 
 
 def covers(room: tuple[int, ...], gpus: tuple[int, ...], need: int) -> bool:
@@ -171,13 +185,14 @@ def _reachable(
     return to if legal(spec, replica, to) and to < replica.rung else replica.rung
 
 
-def _pruned(
-    draft: Draft, node: NodeState, gpus: tuple[int, ...], need: int, steps: Steps
-) -> tuple[Victim, ...]:
+def _pruned(draft: Draft, lacking: dict[int, int], steps: Steps) -> tuple[Victim, ...]:
     """Spare whoever need not move after all, the dearest first."""
     dearest = sorted(steps, key=lambda r: (-draft.loss_us(draft.replica(r), steps[r]), r))
     for replica_id in dearest:
-        spared = {k: v for k, v in steps.items() if k != replica_id}
-        if spared and enough(draft, node, gpus, need, spared):
-            steps = spared
+        replica = draft.replica(replica_id)
+        less = _given(draft, replica, steps[replica_id])
+        needless = all(lacking[g] + less <= 0 for g in replica.gpu_ids if g in lacking)
+        if needless and len(steps) > 1:
+            _give(lacking, replica, -less)
+            del steps[replica_id]
     return tuple(Victim(replica_id=k, to=v) for k, v in sorted(steps.items()))

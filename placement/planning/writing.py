@@ -5,7 +5,7 @@ remember of it. Never: decides.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import msgspec
@@ -16,6 +16,7 @@ from placement.plan import (
     Action,
     Drain,
     Evict,
+    NodeChange,
     Park,
     Plan,
     Promote,
@@ -28,7 +29,7 @@ from placement.plan import (
     Warm,
 )
 from placement.planning.climbs import Climb
-from placement.planning.draft import Draft, Facts, Room
+from placement.planning.draft import Draft, Facts, Going, Room
 from placement.planning.overlay import starting
 from placement.snapshot import Phase, ReplicaState, Rung
 
@@ -49,6 +50,7 @@ class Decision:
     cleared_for: Mapping[str, str]
     rooms: Mapping[str, Room]
     eta_us: Mapping[str, int]
+    going: Going = field(default_factory=Going)
 
 
 class Ids:
@@ -79,15 +81,27 @@ class Planning:
         self._actions: list[Action] = []
         self._wants: list[Want] = []
         self._eta_us: dict[str, int] = {}
+        self._nodes: tuple[NodeChange, ...] | None = None
+        self._going = Going()
+
+    @property
+    def wants(self) -> tuple[Want, ...]:
+        """So far."""
+        return tuple(self._wants)
 
     def decision(self) -> Decision:
         return Decision(
-            plan=Plan(actions=tuple(self._actions), wants=tuple(self._wants)),
+            plan=Plan(actions=tuple(self._actions), wants=tuple(self._wants), nodes=self._nodes),
             draft=self.draft,
             cleared_for=self.draft.cleared_for,
             rooms=self.draft.rooms,
             eta_us=self._eta_us,
+            going=self._going,
         )
+
+    def change_nodes(self, changes: tuple[NodeChange, ...], going: Going) -> None:
+        """Which nodes come and which one goes."""
+        self._nodes, self._going = changes, going
 
     def want(self, spec: ModelSpec, why: str, eta_us: int = 0) -> None:
         """Something that cannot be granted now."""

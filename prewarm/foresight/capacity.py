@@ -9,7 +9,13 @@ import numpy as np
 from placement.catalog import Catalog
 from prewarm.series import Floats
 from prewarm.traces.records import Ints
-from prewarm.warm_service import BATCH_LOAD, full_batch, timing_in, warm_concurrency
+from prewarm.warm_service import (
+    BATCH_LOAD,
+    batch_within_ttft,
+    full_batch,
+    timing_in,
+    warm_concurrency,
+)
 
 CHANGE = 0.1
 """A rate or a length that moved by less, as a share, leaves the figures as they are."""
@@ -40,6 +46,7 @@ class Capacity:
         # With fixed figures no request slows another: a replica is full when its slots are.
         load = BATCH_LOAD if spec.service is None else 1.0
         batch = full_batch(spec, timing, prompt + output / 2, load)
+        batch = np.minimum(batch, batch_within_ttft(spec, timing, prompt, output))
         self.slots[place] = max(int(batch[0]), 1)
         warm = warm_concurrency(spec, timing, rate_per_s, prompt, output)
         self.service_s[place] = max(float(warm.service_s[0]), 1e-3)

@@ -18,7 +18,7 @@ from prewarm.selection.pending import Pending
 from prewarm.selection.selector import Selector
 from prewarm.series import Bools, Floats
 
-FORECASTS_OF_PAST = 160
+FORECASTS_OF_PAST = 128
 """A longer past is forecast in every second bin only, or third, ...: it is to be learnt quickly."""
 ORIGINS_KEPT = 300
 SEEN_KEPT_DAYS = 14
@@ -66,7 +66,8 @@ class Far:
         one of both is unknown."""
         farthest = self.setting.horizons[-1]
         whole = [ranks for at, ranks in self._ranks.items() if at + farthest <= self._now]
-        return np.array(whole).reshape(-1, len(self.setting.horizons), len(self.setting.streams))
+        shape = (len(whole), len(self.setting.horizons), len(self.setting.streams))
+        return np.array(whole).reshape(shape)
 
     def seen(self) -> Floats:
         """What was seen of late. Shape bins x S; NaN is a hole."""

@@ -8,6 +8,8 @@ Three paces. Rates of the moment are read twice a second. In which futures how m
 needed is reckoned every few seconds. What is forecast changes when a bin ends.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 
@@ -18,6 +20,7 @@ from placement.planning.paths import DemandPaths
 from prewarm.calendars import US
 from prewarm.controller import Observed
 from prewarm.foresight.ahead import Ahead, Now
+from prewarm.foresight.at_once import bin_at, gpus_at_once, gpus_of
 from prewarm.foresight.bins import Bins
 from prewarm.foresight.capacity import Capacity
 from prewarm.foresight.far import Far
@@ -48,6 +51,7 @@ class Foreseeing:
         self._begins_us = begins_us
         self.models = learnt.panel.streams
         self._most = most_replicas(catalog, self.models)
+        self._gpus = gpus_of(catalog, self.models)
         self._capacity = Capacity(catalog, self.models)
         self.far = Far(learnt, options.horizons, catalog.policy.waiting_to_idle, past_rng)
         reach = -(-options.within_us[-1] // options.width_us) + 1
@@ -64,6 +68,7 @@ class Foreseeing:
         self._seen_us = begins_us
         self._now: Now = self._ahead.now(np.zeros(count), 0.0, self._near.dispersion)
         self._need: list[list[Masks]] = []
+        self._at_once: tuple[tuple[int, ...], ...] = ()
         self._need_us = begins_us
         self._paths_us: int | None = None
         self._outlook: Outlook | None = None
@@ -141,6 +146,7 @@ class Foreseeing:
         near = self._near
         self._capacity.look(self._now.rate_per_s, near.prompt_tokens, near.output_tokens)
         self._need = self._needs(max(now_us, self._begins_us))
+        self._at_once = tuple(self._gpus_at_once(max(now_us, self._begins_us)))
 
     def _needs(self, now_us: int) -> list[list[Masks]]:
         """By model, then by horizon."""
@@ -162,11 +168,33 @@ class Foreseeing:
             by_horizon.append(masks(counts))
         return [list(one) for one in zip(*by_horizon, strict=True)]
 
+    def _share_begun(self, now_us: int) -> float:
+        """Of the nearest horizon: before the beginning nobody asks."""
+        near_us = self._options.within_us[0]
+        return min(max((now_us + near_us - self._begins_us) / near_us, 0.0), 1.0)
+
+    def _gpus_at_once(self, now_us: int) -> Iterator[tuple[int, ...]]:
+        """By horizon, then by path."""
+        rates, width_us = self._ahead.rates(self._now), self._options.width_us
+        start_us = self._bins.start_us
+        for ahead_us in self._options.within_us:
+            at = bin_at(start_us, width_us, now_us + ahead_us)
+            yield gpus_at_once(
+                self._ahead.chances[:, at],
+                rates[:, at],
+                self._capacity.service_s,
+                self._near.dispersion,
+                self._capacity.slots,
+                self._most,
+                self._gpus,
+            )
+
     def _made(self, now_us: int) -> Outlook:
         acts: Bools = self.far.acts[:, 0]
+        rates: Floats = self._now.rate_per_s * self._share_begun(now_us)
         columns = zip(
             self.models,
-            self._now.rate_per_s.tolist(),
+            rates.tolist(),
             self._near.dispersion.tolist(),
             self._capacity.service_s.tolist(),
             self._capacity.slots.tolist(),
@@ -191,6 +219,7 @@ class Foreseeing:
             horizons_us=self._options.within_us,
             paths=self._options.paths,
             models=models,
+            gpus=self._at_once,
         )
 
 

@@ -5,9 +5,6 @@ In: the history, or a scenario's past days, read by whoever starts. Out: `Learnt
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from prewarm.calendars import Calendar
 from prewarm.demand_series import PRIOR_OUTPUT, PRIOR_PROMPT
 from prewarm.series import Panel
 
@@ -31,8 +28,3 @@ class Learnt:
 
     panel: Panel
     usual: dict[str, Usual] = field(default_factory=dict)
-
-
-def nothing_learnt(models: tuple[str, ...], calendar: Calendar) -> Learnt:
-    """A start without any past; the first bin that is observed is bin 0."""
-    return Learnt(panel=Panel(calendar=calendar, streams=models, values=np.empty((0, len(models)))))

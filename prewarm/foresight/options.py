@@ -25,8 +25,9 @@ class Options(Frozen, frozen=True, kw_only=True):
 
     width_us: int = 300 * US
     """Of the bins that are forecast."""
-    horizons: tuple[int, ...] = (1, 2, 4, 12)
-    """In bins; between them a forecast lies on the straight line, beyond them it stays."""
+    horizons: tuple[int, ...] = (1, 2, 4, 7, 12)
+    """In bins; between them a forecast lies on the straight line, beyond them it stays. Half an
+    hour from within a bin reaches into the seventh."""
     paths: int = 128
     steps: int = 12
     """Of the joint paths, a bin each."""

@@ -1,0 +1,1 @@
+"""`warmtide plan`: a decision looked at: actions, reasons, the GPUs before and after."""

@@ -1,0 +1,92 @@
+"""What a launch breaks: larger GPU sets that nobody serves on, and who may need them. Pure.
+
+In: a draft, ranks. Out: a loss. Never: decides. Sets are aligned buddies. A small model launched in
+the midst of a large free set leaves no place for a large model, so of equal places the one is best
+whose surroundings are in use already; the fewer large sets are left, the dearer they are.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from placement.edges import climb_us, resting_rungs
+from placement.planning.draft import Draft
+from placement.planning.expected import Expected
+from placement.planning.ranks import Ranks, serves_or_will, taken_on, whole_around
+from placement.snapshot import NodeState, ReplicaState, WeightsAt
+
+US = 1_000_000
+
+
+class Buddies:
+    """Of one round; follows the draft as it changes."""
+
+    def __init__(self, draft: Draft, models: Mapping[str, Expected], ranks: Ranks) -> None:
+        self._draft = draft
+        self._models = models
+        self._ranks = ranks
+        self._read = -1
+        """So many of the draft's changes are taken in."""
+        self._taken: dict[str, frozenset[int]] = {}
+        self._whole: Counter[int] = Counter()
+        """By size: sets of which no GPU is taken."""
+        self._one: dict[str, tuple[list[ReplicaState], float]] = {}
+        self._worth: dict[int, float] = {}
+        """By size: what the next replicas of models so large are worth."""
+
+    def loss_s(self, node: NodeState, gpus: tuple[int, ...]) -> float:
+        """What those larger sets are worth that a launch on these GPUs breaks, at its price."""
+        self._refresh()
+        sizes = whole_around(self._taken[node.node_id], len(node.gpus), gpus)
+        return sum((self._worth.get(size, 0.0) / max(self._whole[size], 1) for size in sizes), 0.0)
+
+    def _refresh(self) -> None:
+        draft = self._draft
+        if self._read == len(draft.changes):
+            return
+        changed = draft.changed_since(max(self._read, 0))
+        self._take_in(
+            [n for n, gpus in changed.items() if gpus is None] if self._taken else draft.nodes
+        )
+        self._read = len(draft.changes)
+        self._worth = {}
+        for model in self._models.values():
+            size = 1 << max(model.spec.gpus - 1, 0).bit_length()
+            self._worth[size] = self._worth.get(size, 0.0) + self._worth_of(model)
+
+    def _take_in(self, changed: Iterable[str]) -> None:
+        for node_id in changed:
+            node, before = self._draft.nodes[node_id], self._taken.get(node_id)
+            taken = taken_on(node)
+            if taken == before:
+                continue
+            if before is not None:
+                self._whole.subtract(_whole_sets(before, len(node.gpus)))
+            self._whole.update(_whole_sets(taken, len(node.gpus)))
+            self._taken[node_id] = taken
+
+    def _worth_of(self, model: Expected) -> float:
+        """Of its next replica."""
+        mine = self._draft.of_model(model.spec.id)
+        known = self._one.get(model.spec.id)
+        if known is None or known[0] is not mine:
+            rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
+            climb_s = climb_us(model.spec, rest) / US
+            unit = model.waiters(climb_s) * climb_s * model.price
+            up = sum(map(serves_or_will, mine))
+            known = (mine, self._ranks.chance(model.spec.id, up + 1) * unit)
+            self._one[model.spec.id] = known
+        return known[1]
+
+
+def _whole_sets(taken: frozenset[int], count: int) -> Counter[int]:
+    """By size."""
+    sizes = [1 << power for power in range(count.bit_length()) if 1 << power <= count]
+    return Counter(
+        {
+            size: sum(
+                taken.isdisjoint(range(first, first + size))
+                for first in range(0, count - size + 1, size)
+            )
+            for size in sizes
+        }
+    )
