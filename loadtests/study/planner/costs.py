@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from loadtests.study.cells import Cell
-from loadtests.study.excess import Duel
+from loadtests.study.excess import Duel, sides
 from loadtests.study.gains import AXES, LOST_SHOWN
 from loadtests.study.lines import heads, row, shown
 from loadtests.study.planner.targets import Target
@@ -46,7 +46,7 @@ def cost_section(found: Sequence[Duel]) -> Iterator[str]:
     """Means over the grid and per rate, and the places where it costs most."""
     if not found:
         return
-    mine, rival = (tail.cell.policy for tail in found[0])
+    mine, rival = sides(found)
     yield from heads(("figure", "rps", f"{mine}, mean", f"{rival}, mean", "pairs", "worse in"))
     for cost in COSTS:
         for rps in (None, *sorted({duel.mine.cell.rps or 0.0 for duel in found})):
@@ -66,7 +66,7 @@ def _costliest(cost: Cost, found: Sequence[Duel]) -> Iterator[str]:
         return
     yield f"{cost.told} is worse in {len(bad)} of {len(found)} pairs; the worst:"
     yield ""
-    yield from heads((*AXES, "seed", *(tail.cell.policy for tail in bad[0]), "times"))
+    yield from heads((*AXES, "seed", *sides(bad), "times"))
     for duel in bad[:LOST_SHOWN]:
         cell = duel.mine.cell
         place = [shown(getattr(cell, axis)) for axis in AXES]
