@@ -87,11 +87,11 @@ def markdown(rounds: Sequence[Round], machine: Machine, plot: str) -> str:
 
 
 def _about(machine: Machine, seeds: int) -> Iterator[str]:
-    yield "Written by `make plan-bench`. One call of `plan_rungs` on a snapshot of which nothing was"
-    yield "reckoned before; CPU time of one core, garbage collection included; medians and the worst"
-    yield f"of {seeds} seeded clusters a size. Nodes have eight GPUs; there is a model for every five"
-    yield "GPUs, and of a hundred models three are held with nothing serving, three are full, six"
-    yield "have too many replicas (`loadtests/plan_cases.py`). On"
+    yield "Written by `make plan-bench`. One call of `plan_rungs` on a snapshot of which nothing"
+    yield "was reckoned before; CPU time of one core, garbage collection included; medians and the"
+    yield f"worst of {seeds} seeded clusters a size. Nodes have eight GPUs; a model for every"
+    yield "five GPUs; of a hundred models three are held with nothing serving, three are full,"
+    yield "six have too many replicas (`loadtests/plan_cases.py`). On"
     yield f"{machine.cpu}, Python {machine.python}."
 
 
