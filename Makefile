@@ -16,7 +16,7 @@ PLAN_REPORT ?= docs/reports/planner.md
 TORCH_INDEX ?=
 PIP_VLLM = $(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report plan-report forecast-report rungs clean
+.PHONY: help setup setup-vllm up down doctor status demo check format lint types imports fast test sim bench sim-report plan-report plan-bench forecast-report rungs clean
 
 help:  ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -105,6 +105,9 @@ sim-report: setup  ## policies compared in simulation: docs/reports/simulation.m
 plan-report: setup  ## the planner against its targets: docs/reports/planner.md; resumable
 	$(BIN)/python -m loadtests.plan_report --report $(PLAN_REPORT) $(if $(QUICK),--quick) \
 	    $(if $(SIM_SEEDS),--seeds $(SIM_SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+plan-bench: setup  ## how long a plan takes as clusters grow: docs/reports/plan-speed.md; a minute
+	$(BIN)/python -m loadtests.plan_bench --report docs/reports/plan-speed.md $(if $(QUICK),--quick)
 
 forecast-report: setup  ## forecasts against recorded demand: docs/reports/forecast.md; some minutes
 	$(BIN)/python -m loadtests.forecast_report --report docs/reports/forecast.md \

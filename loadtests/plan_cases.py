@@ -8,6 +8,7 @@ a dozen need another replica, half of which nothing serves, and a dozen have som
 expected stands on 128 paths.
 """
 
+from collections import Counter
 from enum import Enum, auto
 from itertools import count
 from typing import NamedTuple
@@ -42,6 +43,11 @@ GPUS_PER_MODEL = 5
 SERVING = 0.75
 """Of all GPUs."""
 PATHS = 128
+MAX_REPLICAS = 32
+ASLEEP = {World.S: 8, World.W: 2}
+"""Of each model, where there is room."""
+TRIES = 6
+TRIES_ASLEEP = 40
 SLOTS = 24
 SERVICE_S = 4.0
 HORIZONS_US = (10 * US, 60 * US, 300 * US, 1800 * US)
@@ -136,7 +142,7 @@ def _model(at: int, shape: Shape, world: World) -> ModelSpec:
         kv_cache_bytes=int(kv_gb * GB),
         residue_bytes=0 if world is World.W else GB,
         gpus=shape.gpus,
-        max_replicas=64,
+        max_replicas=MAX_REPLICAS,
         mechanism=Mechanism(world=world),
     )
 
@@ -161,12 +167,13 @@ class _Cluster:
         self._replicas: dict[str, list[ReplicaState]] = {n.id: [] for n in catalog.nodes}
         self._free = {n.id: [usable_hbm_bytes(n.hbm_bytes)] * n.gpus for n in catalog.nodes}
         self._names = count(1)
+        self._count: Counter[str] = Counter()
         # Few are asked for much: shares fall with the rank.
         weights = 1 / np.arange(1, len(catalog.models) + 1)
         self._shares = weights / weights.sum()
 
     def fill(self) -> None:
-        """Serving replicas first, then those that sleep."""
+        """Serving replicas first, then those that sleep, some of each model."""
         wanted = int(SERVING * sum(n.gpus for n in self._catalog.nodes))
         for spec in self._drawn():
             if wanted >= spec.gpus and self._roles[spec.id] not in (Role.ASLEEP, Role.HELD):
@@ -174,8 +181,9 @@ class _Cluster:
                 if placed is not None:
                     self.serving[spec.id].append(placed)
                     wanted -= spec.gpus
-        for spec in self._drawn():
-            self._place(spec, self._sleeps(spec))
+        models = self._catalog.models
+        for spec in models * ASLEEP[models[0].mechanism.world]:
+            self._place(spec, self._sleeps(spec), tries=TRIES_ASLEEP)
 
     def _drawn(self) -> list[ModelSpec]:
         """Each model once, then as often as its share."""
@@ -188,10 +196,12 @@ class _Cluster:
         shared = spec.mechanism.world is World.W
         return Rung.WARM if shared or self._rng.random() < 0.2 else Rung.PARKED
 
-    def _place(self, spec: ModelSpec, rung: Rung) -> str | None:
-        """On the first of some nodes that has room for it."""
+    def _place(self, spec: ModelSpec, rung: Rung, tries: int = TRIES) -> str | None:
+        """On the first of some nodes that has room for it, if the model may have one more."""
+        if self._count[spec.id] >= spec.max_replicas:
+            return None
         nodes = self._catalog.nodes
-        for at in self._rng.integers(0, len(nodes), 6).tolist():
+        for at in self._rng.integers(0, len(nodes), tries).tolist():
             node = nodes[at]
             for gpus in gpu_sets(node, spec.gpus):
                 if self._has_room(node, gpus, spec, rung):
@@ -208,6 +218,7 @@ class _Cluster:
 
     def _put(self, node: NodeSpec, gpus: tuple[int, ...], spec: ModelSpec, rung: Rung) -> str:
         replica_id = ReplicaId(f"{spec.id}-{next(self._names)}")
+        self._count[spec.id] += 1
         for g in gpus:
             self._free[node.id][g] -= gpu_bytes(spec, rung)
         self._replicas[node.id].append(

@@ -261,8 +261,8 @@ class Controller:
         self._unheard.pop(outcome.action_id, None)
         if outcome.status is OutcomeStatus.DONE:
             self._failures.pop((outcome.model_id, outcome.node_id), None)
-        elif pending is not None:
-            self._on_failure(pending.action, at_us)
+        elif pending is not None and outcome.status is OutcomeStatus.FAILED:
+            self._on_failure(pending.action, at_us)  # stale: something else took its place
 
     def _on_refused(self, refused: Refused, at_us: int) -> None:
         pending = self._pending.get(refused.action_id)

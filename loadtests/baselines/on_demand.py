@@ -12,7 +12,8 @@ from placement.feasibility import room_for_start
 from placement.plan import Reason, ReasonCode, Victim
 from placement.planning.climbs import Climb
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Draft, sets_for, weights_at
+from placement.planning.draft import Draft, sets_for
+from placement.planning.kinds import weights_at
 from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Phase, ReplicaState, Rung
 

@@ -12,7 +12,7 @@ from placement.edges import climb_us, resting_rungs
 from placement.planning.draft import Draft
 from placement.planning.expected import Expected
 from placement.planning.ranks import Ranks, serves_or_will, taken_on, whole_around
-from placement.snapshot import NodeState, ReplicaState, WeightsAt
+from placement.snapshot import NodeState, WeightsAt
 
 US = 1_000_000
 
@@ -29,29 +29,37 @@ class Buddies:
         self._taken: dict[str, frozenset[int]] = {}
         self._whole: Counter[int] = Counter()
         """By size: sets of which no GPU is taken."""
-        self._one: dict[str, tuple[list[ReplicaState], float]] = {}
-        self._worth: dict[int, float] = {}
-        """By size: what the next replicas of models so large are worth."""
+        self._worth: dict[int, dict[str, float]] = {}
+        """By size and model: what the next replicas of models so large are worth."""
 
     def loss_s(self, node: NodeState, gpus: tuple[int, ...]) -> float:
         """What those larger sets are worth that a launch on these GPUs breaks, at its price."""
         self._refresh()
         sizes = whole_around(self._taken[node.node_id], len(node.gpus), gpus)
-        return sum((self._worth.get(size, 0.0) / max(self._whole[size], 1) for size in sizes), 0.0)
+        return sum(
+            (sum(self._worth.get(size, {}).values()) / max(self._whole[size], 1) for size in sizes),
+            0.0,
+        )
 
     def _refresh(self) -> None:
-        draft = self._draft
-        if self._read == len(draft.changes):
+        draft, read = self._draft, self._read
+        if read == len(draft.changes):
             return
-        changed = draft.changed_since(max(self._read, 0))
-        self._take_in(
-            [n for n, gpus in changed.items() if gpus is None] if self._taken else draft.nodes
-        )
         self._read = len(draft.changes)
-        self._worth = {}
-        for model in self._models.values():
-            size = 1 << max(model.spec.gpus - 1, 0).bit_length()
-            self._worth[size] = self._worth.get(size, 0.0) + self._worth_of(model)
+        if read < 0:
+            self._take_in(draft.nodes)
+            self._value(self._models)
+            return
+        changes = draft.changes[read:]
+        self._take_in({change.node_id for change in changes if change.gpus is None})
+        self._value({change.model_id for change in changes})
+
+    def _value(self, model_ids: Iterable[str]) -> None:
+        for model_id in model_ids:
+            model = self._models.get(model_id)
+            if model is not None:
+                size = 1 << max(model.spec.gpus - 1, 0).bit_length()
+                self._worth.setdefault(size, {})[model_id] = self._worth_of(model)
 
     def _take_in(self, changed: Iterable[str]) -> None:
         for node_id in changed:
@@ -66,16 +74,11 @@ class Buddies:
 
     def _worth_of(self, model: Expected) -> float:
         """Of its next replica."""
-        mine = self._draft.of_model(model.spec.id)
-        known = self._one.get(model.spec.id)
-        if known is None or known[0] is not mine:
-            rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
-            climb_s = climb_us(model.spec, rest) / US
-            unit = model.waiters(climb_s) * climb_s * model.price
-            up = sum(map(serves_or_will, mine))
-            known = (mine, self._ranks.chance(model.spec.id, up + 1) * unit)
-            self._one[model.spec.id] = known
-        return known[1]
+        rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
+        climb_s = climb_us(model.spec, rest) / US
+        unit = model.waiters(climb_s) * climb_s * model.price
+        up = sum(map(serves_or_will, self._draft.of_model(model.spec.id)))
+        return self._ranks.chance(model.spec.id, up + 1) * unit
 
 
 def _whole_sets(taken: frozenset[int], count: int) -> Counter[int]:

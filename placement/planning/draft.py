@@ -6,12 +6,11 @@ same after each action planned so far. Never: decides.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-import msgspec
-
-from placement.catalog import Catalog, ModelId, ModelSpec, NodeId, NodeSpec
+from placement.catalog import Catalog, ModelSpec, NodeSpec
 from placement.edges import climb_us, resting_rungs
 from placement.feasibility import (
     gpu_free_bytes,
@@ -20,12 +19,15 @@ from placement.feasibility import (
     replica_gpu_bytes,
 )
 from placement.planning.demand import ModelDemand
+from placement.planning.kinds import Kind, Kinds, weights_at
 from placement.planning.outlook import Outlook
 from placement.planning.ranked import Ranked
 from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
+RoomKey: TypeAlias = tuple[Kind, bool, int, int, int]
+"""Kind of node, whether anybody may be hurt, GPUs, bytes on each of them, bytes on the host."""
 TENURE_US_MIN = 2 * US
 """A replica that has just begun to serve is left in place at least this long."""
 HORIZON_S = 60.0
@@ -103,12 +105,13 @@ class Bytes:
     most: tuple[int, ...]
 
 
-class Alike(NamedTuple):
-    """What nodes have in common that differ by their names alone."""
+class Change(NamedTuple):
+    """What a round's planning has changed."""
 
-    spec: NodeSpec
-    hbm_bytes: int
-    """As the nodes themselves tell it."""
+    model_id: str
+    node_id: str
+    gpus: tuple[int, ...] | None
+    """None: the node itself. Else what somebody on these GPUs is worth, for its model changed."""
 
 
 class Draft:
@@ -125,9 +128,11 @@ class Draft:
         self.cleared_for = dict(facts.cleared_for)
         self.rooms = dict(facts.rooms)
         self.nodes: dict[str, NodeState] = {}
+        self._specs: dict[str, NodeSpec] = {}
         for node in facts.snapshot.nodes:
-            if node.alive and facts.catalog.node(node.node_id) is not None:
-                self.nodes[node.node_id] = node
+            spec = facts.catalog.node(node.node_id)
+            if node.alive and spec is not None:
+                self.nodes[node.node_id], self._specs[node.node_id] = node, spec
         self._by_id: dict[str, ReplicaState] = {}
         for node in self.nodes.values():
             self._by_id.update((r.replica_id, r) for r in node.replicas)
@@ -138,20 +143,14 @@ class Draft:
         self._spare: dict[str, bool] = {}
         self._bytes: dict[str, Bytes] = {}
         self._bare: dict[str, NodeState] = {}
-        self.ranked: dict[tuple[Alike, int, int, int], Ranked] = {}
-        """By kind of node, GPUs, bytes on each of them and bytes on the host: what it takes to make
-        so much room (`starts`)."""
-        self.changes: list[tuple[str, tuple[int, ...] | None]] = []
-        """Nodes that changed, and GPUs elsewhere on which somebody's worth did."""
+        self.ranked: dict[RoomKey, Ranked] = {}
+        """What it takes to make room (`starts`)."""
+        self.changes: list[Change] = []
         self._losses: dict[str, dict[tuple[str, Rung | None], float]] = {}
         """By model, for what each of its replicas is worth hangs on the others."""
-        self._alike: dict[Alike, list[str]] = {}
-        self._kinds: dict[str, Alike] = {}
 
     def spec_of(self, node: NodeState) -> NodeSpec:
-        spec = self.facts.catalog.node(node.node_id)
-        assert spec is not None, f"{node.node_id} is in the snapshot but not in the catalog"
-        return spec
+        return self._specs[node.node_id]
 
     def of_model(self, model_id: str) -> list[ReplicaState]:
         """In order of their ids."""
@@ -191,10 +190,9 @@ class Draft:
         mine = [r for r in self.of_model(model_id) if r.replica_id != replica.replica_id]
         self._by_model[model_id] = sorted([*mine, *now], key=attrgetter("replica_id"))
         self._serving.pop(model_id, None)
-        self._losses.pop(model_id, None)
-        self.changes.append((replica.node_id, None))
-        self.changes.extend((r.node_id, r.gpu_ids) for r in mine)
+        self.changes.append(Change(model_id, replica.node_id, None))
         self._forget(replica)
+        self.changes.extend(Change(model_id, r.node_id, r.gpu_ids) for r in self._revalued(mine))
 
     def _forget(self, changed: ReplicaState) -> None:
         """What was kept and may read otherwise now: a minimum ties a model's replicas together,
@@ -206,28 +204,33 @@ class Draft:
             self._spare.pop(replica.replica_id, None)
             self._bytes.pop(replica.node_id, None)
 
+    def _revalued(self, mine: list[ReplicaState]) -> list[ReplicaState]:
+        """Of a model that changed: those whose loss is not what it was when it was asked for, for
+        what each is worth hangs on the others. A minimum ties them together in any case."""
+        if not mine:
+            return mine
+        spec = self.facts.models.get(mine[0].model_id)
+        before = self._losses.pop(mine[0].model_id, {})
+        if spec is None or spec.min_replicas:
+            return mine
+        changed = {
+            name
+            for (name, to), loss in before.items()
+            if name in self._by_id and self.loss_us(self._by_id[name], to) != loss
+        }
+        return [r for r in mine if r.replica_id in changed]
+
     def changed_since(self, read: int) -> dict[str, frozenset[int] | None]:
-        """By node the GPUs on which anything is not as it was then; None: all of them. What a
-        model has is worth as much as it has of it, so that its replicas elsewhere changed too."""
+        """By node the GPUs on which anything is not as it was then; None: all of them."""
         found: dict[str, frozenset[int] | None] = {}
-        for node_id, gpus in self.changes[read:]:
+        for _, node_id, gpus in self.changes[read:]:
             before = found.get(node_id, frozenset())
             found[node_id] = None if gpus is None or before is None else before.union(gpus)
         return found
 
-    def alike(self) -> dict[Alike, list[str]]:
-        """Nodes by their kind, each in the order of the snapshot."""
-        if not self._alike:
-            for name, node in self.nodes.items():
-                spec = msgspec.structs.replace(self.spec_of(node), id=NodeId(""))
-                kind = Alike(spec, node.gpus[0].hbm_bytes if node.gpus else 0)
-                self._kinds[name] = kind
-                self._alike.setdefault(kind, []).append(name)
-        return self._alike
-
-    def kind(self, node_id: str) -> Alike:
-        self.alike()
-        return self._kinds[node_id]
+    @cached_property
+    def kinds(self) -> Kinds:
+        return Kinds(self.nodes, self.spec_of)
 
     def bare(self, node: NodeState) -> NodeState:
         """The node without any replica that we know of. No plan changes what is left then."""
@@ -350,7 +353,3 @@ class Draft:
 def sets_for(spec: ModelSpec, node_spec: NodeSpec) -> tuple[tuple[int, ...], ...]:
     """GPU sets that a model may stand on; a model on the CPU stands on none."""
     return gpu_sets(node_spec, spec.gpus if spec.on_gpu else 0)
-
-
-def weights_at(node: NodeState, spec: ModelSpec) -> WeightsAt:
-    return node.weights_at.get(ModelId(spec.id), WeightsAt.HOST)

@@ -5,6 +5,8 @@ rung plan. Never: forecasts, draws. The paths behind it are joint: bit p of ever
 the same future, so that what models need *together* can be read off.
 """
 
+from bisect import bisect_left
+
 from placement.catalog import Frozen, ModelId
 
 
@@ -59,7 +61,7 @@ class Outlook(Frozen, frozen=True, kw_only=True):
         return self.gpus[self._horizon(ahead_us)] if self.gpus else ()
 
     def _horizon(self, ahead_us: int) -> int:
-        return next((i for i, h in enumerate(self.horizons_us) if h >= ahead_us), -1)
+        return min(bisect_left(self.horizons_us, ahead_us), len(self.horizons_us) - 1)
 
     def share(self, mask: int) -> float:
         """The probability that a mask stands for."""

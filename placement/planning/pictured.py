@@ -24,7 +24,7 @@ from placement.feasibility import (
     reserved,
     usable_hbm_bytes,
 )
-from placement.planning.draft import weights_at
+from placement.planning.kinds import weights_at
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000

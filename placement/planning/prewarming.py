@@ -33,8 +33,8 @@ from placement.edges import (
 )
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
-from placement.planning.draft import weights_at
 from placement.planning.expected import Expected
+from placement.planning.kinds import weights_at
 from placement.planning.places import Gpus, Place, Places
 from placement.planning.ranks import HORIZON_US, Ranks, nearness, rung_to_come
 from placement.planning.stale import Stale

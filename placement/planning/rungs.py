@@ -16,7 +16,7 @@ from placement.plan import Reason, ReasonCode
 from placement.planning.buddies import Buddies
 from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
-from placement.planning.draft import Facts, weights_at
+from placement.planning.draft import Facts
 from placement.planning.expected import Expected, expected_of
 from placement.planning.nodes import plan_nodes
 from placement.planning.prewarming import prewarm
@@ -55,6 +55,7 @@ class _Round:
             if m.managed
         }
         self._wanted: dict[str, Wanted] = {}
+        self._least_of: dict[str, tuple[tuple[ReplicaState, ...], ReplicaState]] = {}
         self._ranks = Ranks(self._draft, self._models, facts.outlook)
         self._draft.loss_of = self._ranks.loss_us
         self._buddies = Buddies(self._draft, self._models, self._ranks)
@@ -71,11 +72,9 @@ class _Round:
 
     def _urgency(self, model: Expected) -> tuple[int, int, float, str]:
         """By priority; those first whom nobody serves, the longest waiting; then by worth."""
-        spec, demand = model.spec, self._facts.demand.get(model.spec.id)
-        mine = self._draft.of_model(spec.id)
-        waits = demand is not None and model.held and not any(serves_or_will(r) for r in mine)
-        if waits:
-            return (-spec.priority, 0, float(demand.oldest_held_us), spec.id)  # type: ignore[union-attr]
+        spec, mine = model.spec, self._draft.of_model(model.spec.id)
+        if model.held and not any(serves_or_will(r) for r in mine):
+            return (-spec.priority, 0, -self._waited_s(model), spec.id)
         return (-spec.priority, 1, -model.waiting(len(mine), 1.0) / spec.gpus, spec.id)
 
     # --- up
@@ -163,8 +162,7 @@ class _Round:
         ways = [climb_us(spec, r.rung) for r in self._draft.of_model(spec.id) if _asleep(r)]
         if not ways:
             ways = [
-                climb_us(spec, weights_at(n, spec), self._draft.spec_of(n).links)
-                for n in self._draft.nodes.values()
+                climb_us(spec, at, kind.spec.links) for kind, at in self._draft.kinds.weights(spec)
             ]
         return min(ways, default=climb_us(spec, WeightsAt.HOST)) / US
 
@@ -195,12 +193,24 @@ class _Round:
             return
         if not draft.settled(replica):
             return
-        least = min(
-            serving, key=lambda r: (not draft.leaves(r.node_id), draft.load(r), r.replica_id)
-        )
-        if least is replica:
+        if self._least(model.spec.id) is replica:
             code = ReasonCode.EXCESS if len(serving) > 1 else ReasonCode.IDLE
             self._planning.drain(replica, Reason(code=code, numbers=found.numbers))
+
+    def _least(self, model_id: str) -> ReplicaState:
+        """Of those that serve."""
+        draft, serving = self._draft, self._draft.serving_of(model_id)
+        known = self._least_of.get(model_id)
+        if known is None or known[0] is not serving:
+            known = (
+                serving,
+                min(
+                    serving,
+                    key=lambda r: (not draft.leaves(r.node_id), draft.load(r), r.replica_id),
+                ),
+            )
+            self._least_of[model_id] = known
+        return known[1]
 
 
 def _rest(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:

@@ -26,7 +26,8 @@ from placement.feasibility import (
 )
 from placement.plan import Reason, ReasonCode, RefusalCode, Victim
 from placement.planning.climbs import Climb
-from placement.planning.draft import sets_for, weights_at
+from placement.planning.draft import sets_for
+from placement.planning.kinds import weights_at
 from placement.planning.ranks import serves_or_will
 from placement.planning.resident import Resident
 from placement.planning.victims import enough, host_given

@@ -22,7 +22,8 @@ from placement.feasibility import (
     wrong_gpu_set,
 )
 from placement.plan import Victim
-from placement.planning.draft import Alike, Draft, sets_for, weights_at
+from placement.planning.draft import Draft, sets_for
+from placement.planning.kinds import Kind, weights_at
 from placement.planning.ranked import Gpus, Ranked, RoomMade
 from placement.planning.ranks import taken_on, whole_around
 from placement.planning.victims import (
@@ -60,57 +61,45 @@ class Starts:
     def free(self) -> Start | None:
         """The quickest on GPUs that are free; of equals the one with the least ids."""
         best: Start | None = None
-        for takes_us, alike, at in self._kinds():
-            found = self._free(alike, at, takes_us)
+        for takes_us, kind, at in self._kinds():
+            found = next(self._ranked_open(kind, at, takes_us, may_hurt=False), None)
             if found is not None and (best is None or found[:3] < best[:3]):
                 best = found
         return best
 
-    def _free(self, alike: Alike, at: WeightsAt, takes_us: int) -> Start | None:
-        draft, spec = self._draft, self._spec
-        for node_id in sorted(draft.alike()[alike]):
-            node = draft.nodes[node_id]
-            need, _ = _needs(spec, node)
-            free = draft.bytes_on(node).free
-            if max(free, default=0) < need:
-                continue
-            for gpus in sets_for(spec, alike.spec):
-                if (
-                    covers(free, gpus, need)
-                    and self._is_open(node_id, gpus, at)
-                    and room_for_start(spec, node, draft.spec_of(node), gpus) is None
-                ):
-                    return Start(takes_us, node_id, gpus, NOBODY)
-        return None
-
     def over_others(self, than_us: int | None) -> Iterator[Start]:
         """Those that take less than that. Of such that take equally long and break as many larger
         sets, the one with the least harm."""
-        for takes_us, alike, at in self._kinds():
-            if than_us is not None and takes_us >= than_us:
-                continue
-            yield from self._on_own(alike, at, takes_us)
-            ranked = self._ranked(alike)
-            for ranks in ranked.by_kind.values():
-                for _, _, node_id, gpus in ranks:
-                    if node_id not in self._own and self._is_open(node_id, gpus, at):
-                        yield Start(takes_us, node_id, gpus, ranked.at(node_id, gpus))
-                        break
+        for takes_us, kind, at in self._kinds():
+            if than_us is None or takes_us < than_us:
+                yield from self._on_own(kind, at, takes_us)
+                yield from self._ranked_open(kind, at, takes_us, may_hurt=True)
 
-    def _kinds(self) -> Iterator[tuple[int, Alike, WeightsAt]]:
+    def _ranked_open(
+        self, kind: Kind, at: WeightsAt, takes_us: int, *, may_hurt: bool
+    ) -> Iterator[Start]:
+        """The first of each ranking that is open to the model; on its own nodes others may hurt
+        whom it may not, and the reverse."""
+        ranked = self._ranked(kind, may_hurt=may_hurt)
+        for ranks in ranked.by_kind.values():
+            for _, _, node_id, gpus in ranks:
+                own = may_hurt and node_id in self._own
+                if not own and self._is_open(node_id, gpus, at):
+                    yield Start(takes_us, node_id, gpus, ranked.at(node_id, gpus))
+                    break
+
+    def _kinds(self) -> Iterator[tuple[int, Kind, WeightsAt]]:
         """Kinds of nodes that the model can stand on, and where its weights lie on them."""
-        draft, spec = self._draft, self._spec
-        for alike, names in draft.alike().items():
-            sets = sets_for(spec, alike.spec)
-            if sets and wrong_gpu_set(spec, alike.spec, sets[0]) is None:
-                for at in sorted({weights_at(draft.nodes[name], spec) for name in names}):
-                    yield climb_us(spec, at, alike.spec.links), alike, at
+        for kind, at in self._draft.kinds.weights(self._spec):
+            sets = sets_for(self._spec, kind.spec)
+            if sets and wrong_gpu_set(self._spec, kind.spec, sets[0]) is None:
+                yield climb_us(self._spec, at, kind.spec.links), kind, at
 
-    def _on_own(self, alike: Alike, at: WeightsAt, takes_us: int) -> Iterator[Start]:
+    def _on_own(self, kind: Kind, at: WeightsAt, takes_us: int) -> Iterator[Start]:
         draft, spec = self._draft, self._spec
-        for node_id in sorted(self._own.intersection(draft.alike()[alike])):
+        for node_id in sorted(n for n in self._own if draft.kinds.of(n) == kind):
             node = draft.nodes[node_id]
-            for gpus in sets_for(spec, alike.spec):
+            for gpus in sets_for(spec, kind.spec):
                 if self._is_open(node_id, gpus, at):
                     need, host_need = _needs(spec, node)
                     made = room_made(draft, spec.id, node, gpus, need, host_need)
@@ -127,12 +116,12 @@ class Starts:
             and not draft.promised_to_another(spec, node_id, gpus)
         )
 
-    def _ranked(self, alike: Alike) -> Ranked:
+    def _ranked(self, kind: Kind, *, may_hurt: bool) -> Ranked:
         """What room takes on all nodes of a kind, as the draft is now."""
         draft, spec = self._draft, self._spec
-        names = draft.alike()[alike]
+        names = draft.kinds.names[kind]
         need, host_need = _needs(spec, draft.nodes[names[0]])
-        key = (alike, spec.gpus if spec.on_gpu else 0, need, host_need)
+        key = (kind, may_hurt, spec.gpus if spec.on_gpu else 0, need, host_need)
         known = draft.ranked.get(key)
         if known is None:
             known = draft.ranked[key] = Ranked()
@@ -140,16 +129,26 @@ class Starts:
         else:
             stale = draft.changed_since(known.read)
         known.read = len(draft.changes)
-        for node_id, gpus in stale.items():
-            if draft.kind(node_id) == alike:
+        for node_id, changed in stale.items():
+            if draft.kinds.of(node_id) == kind and (may_hurt or changed is None):
                 node = draft.nodes[node_id]
-                whole = gpus is None or host_free_bytes(node) < host_need
-                sets = sets_for(spec, alike.spec)
+                # Whoever gives host memory may stand anywhere on the node.
+                whole = changed is None or host_free_bytes(node) < host_need
+                sets = sets_for(spec, kind.spec)
                 if not whole:
-                    sets = tuple(s for s in sets if gpus and not gpus.isdisjoint(s))
-                made = ((s, room_made(draft, "", node, s, need, host_need)) for s in sets)
-                known.put(node_id, made)
+                    sets = tuple(s for s in sets if changed and not changed.isdisjoint(s))
+                known.put(node_id, [(s, self._made(node, s, may_hurt=may_hurt)) for s in sets])
         return known
+
+    def _made(self, node: NodeState, gpus: Gpus, *, may_hurt: bool) -> RoomMade | None:
+        draft, spec = self._draft, self._spec
+        need, host_need = _needs(spec, node)
+        if may_hurt:
+            return room_made(draft, "", node, gpus, need, host_need)
+        if not covers(draft.bytes_on(node).free, gpus, need):
+            return None
+        lacking = room_for_start(spec, node, draft.spec_of(node), gpus)
+        return NOBODY if lacking is None else None
 
 
 def room_made(

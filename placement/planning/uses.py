@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from placement.catalog import ModelSpec
 from placement.edges import climb_us, footprint_bytes, shared_copies
-from placement.planning.draft import Draft, weights_at
+from placement.planning.draft import Draft
+from placement.planning.kinds import weights_at
 from placement.planning.paths import DemandPaths
 from placement.planning.ranks import serves_or_will
 from placement.snapshot import Rung

@@ -112,6 +112,7 @@ EDGES = {
     "loadtests.locustfile",
     "loadtests.machine",
     "loadtests.mock_engine",
+    "loadtests.plan_bench",
     "loadtests.plans.asking",
     "loadtests.plans.cli",
     "loadtests.plans.showing",
@@ -158,6 +159,7 @@ SEEDED = {
     "loadtests.arrivals",
     "loadtests.draws",
     "loadtests.generator",
+    "loadtests.plan_cases",
     "loadtests.prompts",
     "loadtests.visits",
 }

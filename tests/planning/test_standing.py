@@ -108,17 +108,26 @@ def test_no_start_where_somebody_waits_and_could_stand() -> None:
     assert len(acts(whole, [resident("a")], coming, demand=(waits,))) == 1
 
 
+def asked_soon(path_bits: bytes, paths: int) -> Outlook:
+    """b is needed within a minute in these paths."""
+    b = ModelOutlook(model_id=ModelId("b"), need=((path_bits,),))
+    return Outlook(made_us=NOW_US, horizons_us=(60 * US,), paths=paths, models={"b": b})
+
+
 def test_a_start_waits_while_a_neighbour_is_expected_to_lose_more_by_it() -> None:
-    """Beside a start nobody is promoted: for 27 s and more b would have to wait."""
+    """Beside a start nobody is promoted: in one future of sixteen b would wait for 27 s."""
     whole = catalog(model("a"), model("b"))
-    b = sleeps("r", "b")
-    sure = Outlook(
-        made_us=NOW_US,
-        horizons_us=(60 * US,),
-        models={"b": ModelOutlook(model_id=ModelId("b"), need=((b"\x01",),))},
-    )
-    assert not acts(whole, [resident("a", value=5.0), resident("b")], b, outlook=sure)
-    assert acts(whole, [resident("a", value=100.0), resident("b")], b, outlook=sure)
+    b, seldom = sleeps("r", "b"), asked_soon(b"\x00\x01", 16)
+    assert not acts(whole, [resident("a", value=1.5), resident("b")], b, outlook=seldom)
+    assert acts(whole, [resident("a", value=2.0), resident("b")], b, outlook=seldom)
+
+
+def test_no_start_bars_the_only_engine_of_a_model_that_is_likely_to_be_asked() -> None:
+    whole = catalog(model("a"), model("b"))
+    b, sure = sleeps("r", "b"), asked_soon(b"\x01", 1)
+    assert not acts(whole, [resident("a", value=1e6), resident("b")], b, outlook=sure)
+    serving = sleeps("s", "b", (1,), Rung.SERVING)
+    assert acts(whole, [resident("a", value=1e6), resident("b")], b, serving, outlook=sure)
 
 
 def test_a_stranger_ends_where_its_room_on_the_host_is_wanted() -> None:
