@@ -82,7 +82,7 @@ class Tasks(NamedTuple):
 
 def findings(asked: Asked, wanted: Wanted) -> tuple[Findings, Facts]:
     runner = Runner(asked)
-    tasks = _tasks(runner, wanted)
+    tasks = tasks_of(runner, wanted)
     ran = runner.run(f"cells about {wanted.subject}", tasks.all())
     rates, failed = _rates(runner, wanted.subject)
     found = Findings(
@@ -112,7 +112,7 @@ def _slo_ms(file: ScenarioFile) -> float:
     return file.slo.ttft / 1000
 
 
-def _tasks(runner: Runner, wanted: Wanted) -> Tasks:
+def tasks_of(runner: Runner, wanted: Wanted) -> Tasks:
     subject, quick, seeds = wanted.subject, runner.asked.quick, runner.asked.seeds
     rivals = _with(subject, RIVALS)
     many, elastic = (
