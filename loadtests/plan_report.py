@@ -20,7 +20,7 @@ from loadtests.study.parts import Facts
 from loadtests.study.planner.ideas import IDEAS
 from loadtests.study.planner.rates import Highest
 from loadtests.study.planner.report import Findings, markdown
-from loadtests.study.planner.search import Search, column_of, ladder, within
+from loadtests.study.planner.search import STEP, Search, column_of, ladder, within
 from loadtests.study.reporting import (
     Asked,
     Runner,
@@ -39,17 +39,19 @@ RIVALS = "reactive,static,warmserve,oracle"
 IDEA_SCENARIOS = ("flash-crowd", "level-shift", "long-tail", MANY, "new-model", "node-loss")
 FEW_SEEDS = 3
 UNSEEN_DAY, UNSEEN_HOUR = 11, 15
-SHORT = {"long-tail": "20m"}
-"""Two hundred models take their time."""
-QUICK_SHORT = dict.fromkeys((MANY, ELASTIC, "long-tail"), "10m")
-"""Where a load is aimed at. A rate is meant over an hour, so others are not cut."""
+SPAN_HOUR, SPAN = 8, "4h"
+"""Of many-models and elastic: in these hours lie both the least and the most of their day."""
+SHORT = {MANY: "30m", "long-tail": "10m"}
+"""Many models take their time where many policies run them."""
+QUICK_BRIEF = (GRID, "flash-crowd")
+QUICK_SPAN, QUICK_STEP = "10m", 1.3
 
 
 class Wanted(NamedTuple):
-    """Whom the report is about, and how long a day is."""
+    """Whom the report is about, and whether the day of many models is run whole."""
 
     subject: str
-    day: str
+    whole_day: bool
 
 
 class Tasks(NamedTuple):
@@ -80,7 +82,7 @@ class Tasks(NamedTuple):
 
 def findings(asked: Asked, wanted: Wanted) -> tuple[Findings, Facts]:
     runner = Runner(asked)
-    tasks = _tasks(runner, wanted)
+    tasks = tasks_of(runner, wanted)
     ran = runner.run(f"cells about {wanted.subject}", tasks.all())
     rates, failed = _rates(runner, wanted.subject)
     found = Findings(
@@ -89,6 +91,7 @@ def findings(asked: Asked, wanted: Wanted) -> tuple[Findings, Facts]:
         stock=ran.of(tasks.stock),
         rates=rates,
         slo_ms=_slo_ms(tasks.grid.scenario.file),
+        span=_span_told(runner, wanted),
         many=ran.of(tasks.many.tasks),
         floor=ran.of(tasks.floor),
         floor_gpus=gpus_of(tasks.floor[0].file),
@@ -109,25 +112,46 @@ def _slo_ms(file: ScenarioFile) -> float:
     return file.slo.ttft / 1000
 
 
-def _tasks(runner: Runner, wanted: Wanted) -> Tasks:
+def tasks_of(runner: Runner, wanted: Wanted) -> Tasks:
     subject, quick, seeds = wanted.subject, runner.asked.quick, runner.asked.seeds
     rivals = _with(subject, RIVALS)
-    day = wanted.day or (QUICK_SHORT[MANY] if quick else "")
-    many = runner.study(MANY, rivals, "W", 1, duration=day)
-    elastic = runner.study(ELASTIC, subject, "W", 1, duration=day)
+    many, elastic = (
+        _spanned(runner, name, policies, whole_day=wanted.whole_day)
+        for name, policies in ((MANY, rivals), (ELASTIC, subject))
+    )
     return Tasks(
         many=many,
-        floor=[_served(task) for task in many.tasks[:1]],
+        floor=[_served(many.tasks[0])],
         elastic=elastic,
         fixed=_fixed(elastic),
         ideas=_ideas(runner, subject),
-        brief={name: _short(runner, name, rivals) for name in shipped() if name != WRONG},
+        brief={name: _short(runner, name, rivals) for name in _briefly(quick=quick)},
         unseen=_unseen(runner, rivals),
         wrong=_wrong(runner, subject),
         grid=runner.study(GRID, rivals, "W", seeds, quick=quick),
         split=runner.study(GRID, "warmserve+gateway", "W", 1, quick=quick).tasks,
         stock=runner.study(GRID, rivals, "S", 1, quick=quick).tasks,
     )
+
+
+def _briefly(*, quick: bool) -> Sequence[str]:
+    return QUICK_BRIEF if quick else [name for name in shipped() if name != WRONG]
+
+
+def _spanned(runner: Runner, scenario: str, policies: str, *, whole_day: bool) -> Study:
+    """One seed in world W, of some hours or of the whole day."""
+    if whole_day:
+        return runner.study(scenario, policies, "W", 1)
+    span = QUICK_SPAN if runner.asked.quick else SPAN
+    found = runner.study(scenario, policies, "W", 1, duration=span)
+    return dataclasses.replace(found, tasks=_moved(found, hour=SPAN_HOUR))
+
+
+def _span_told(runner: Runner, wanted: Wanted) -> str:
+    if wanted.whole_day:
+        return "the whole day"
+    span = QUICK_SPAN if runner.asked.quick else SPAN
+    return f"{span} from {SPAN_HOUR}:00 on; {SPAN} hold both the least and the most of the day"
 
 
 def _with(subject: str, others: str) -> str:
@@ -156,9 +180,10 @@ def _wrong(runner: Runner, subject: str) -> list[Task]:
 
 
 def _short(runner: Runner, scenario: str, policies: str, *, trace: Path | None = None) -> Study:
-    """One seed, in both worlds, of the scenario's handful of cells and quick size."""
-    span = (QUICK_SHORT if runner.asked.quick else SHORT).get(scenario, "")
-    return runner.study(scenario, policies, "S,W", 1, quick=True, duration=span, trace=trace)
+    """One seed of the scenario's handful of cells and quick size; in both worlds."""
+    quick = runner.asked.quick
+    worlds, span = ("W" if quick else "S,W"), SHORT.get(scenario, "")
+    return runner.study(scenario, policies, worlds, 1, quick=True, duration=span, trace=trace)
 
 
 def _ideas(runner: Runner, subject: str) -> dict[str, list[Task]]:
@@ -166,11 +191,16 @@ def _ideas(runner: Runner, subject: str) -> dict[str, list[Task]]:
     known = policy_names()
     ablations = [name for idea in IDEAS if (name := f"{subject}-{idea}") in known]
     policies = ",".join(dict.fromkeys([subject, *ablations, "reactive"]))
-    seeds = 1 if runner.asked.quick else FEW_SEEDS
-    grid = {GRID: runner.study(GRID, policies, "W,S", seeds, quick=True).tasks}
-    if runner.asked.quick:
+    quick = runner.asked.quick
+    worlds, seeds = ("W", 1) if quick else ("W,S", FEW_SEEDS)
+    grid = {GRID: runner.study(GRID, policies, worlds, seeds, quick=True).tasks}
+    if quick:
         return grid
-    return grid | {name: _short(runner, name, policies).tasks for name in IDEA_SCENARIOS}
+    spans = ((name, SHORT.get(name, "")) for name in IDEA_SCENARIOS)
+    return grid | {
+        name: runner.study(name, policies, "W", 1, quick=True, duration=span).tasks
+        for name, span in spans
+    }
 
 
 def _unseen(runner: Runner, policies: str) -> dict[str, list[Task]]:
@@ -205,7 +235,8 @@ def _rates(runner: Runner, subject: str) -> tuple[list[Highest], list[str]]:
     groups: dict[tuple[object, ...], list[Task]] = {}
     for task in columns.tasks:
         groups.setdefault(column_of(task), []).append(task)
-    searches = dict.fromkeys(groups, Search.over(ladder()))
+    rates = ladder(step=QUICK_STEP if runner.asked.quick else STEP)
+    searches = dict.fromkeys(groups, Search.over(rates))
     failed = []
     while asks := {key: rate for key, one in searches.items() if (rate := one.asks) is not None}:
         tasks = {key: [at_rate(t, rate) for t in groups[key]] for key, rate in asks.items()}
@@ -236,7 +267,7 @@ def _highest(tasks: Sequence[Task], search: Search) -> Highest:
 def _parser() -> argparse.ArgumentParser:
     parser = options(__doc__)
     parser.add_argument("--policy", default="warmtide", help="which policy is reported on")
-    parser.add_argument("--day", default="", help="length of many-models and elastic, as 12h")
+    parser.add_argument("--whole-day", action="store_true", help="of many-models and elastic")
     return parser
 
 
@@ -244,7 +275,7 @@ def main() -> int:
     given = _parser().parse_args()
 
     def write() -> Written:
-        found, facts = findings(asked_of(given), Wanted(given.policy, given.day))
+        found, facts = findings(asked_of(given), Wanted(given.policy, given.whole_day))
         return Written(markdown(found, facts), found.failed)
 
     return written("plan-report", given.report, write)

@@ -22,11 +22,15 @@ FLOOR = "always served"
 # --- many-models
 
 
-def many_section(cells: Sequence[Cell], floor: Sequence[Cell], gpus: int) -> Iterator[str]:
+def many_section(
+    cells: Sequence[Cell], floor: Sequence[Cell], gpus: int, span: str
+) -> Iterator[str]:
     """`floor`: every replica that a model may have serves from the start, on `gpus` GPUs."""
     if not cells:
         return
     yield "## `many-models`: how near the bound"
+    yield ""
+    yield f"Run: {span}."
     yield ""
     yield f"Row `{FLOOR}`: the same demand on {gpus} GPUs, where every replica that any model may"
     yield "have serves from the first moment. What it has above the oracle is waiting inside"
@@ -88,11 +92,15 @@ def smallest_equal(elastic: Cell, fixed: Mapping[int, Cell]) -> int | None:
     return min(equal, default=None)
 
 
-def elastic_section(elastic: Sequence[Cell], fixed: Mapping[int, Sequence[Cell]]) -> Iterator[str]:
+def elastic_section(
+    elastic: Sequence[Cell], fixed: Mapping[int, Sequence[Cell]], span: str
+) -> Iterator[str]:
     """`fixed`: the same policies and demand on so many nodes."""
     if not elastic:
         return
     yield "## `elastic`: what following the day saves"
+    yield ""
+    yield f"Run: {span}."
     yield ""
     yield "Nodes launched and given back, beside the same policy with the same demand on a fixed"
     yield "number of them. Compared is the smallest fixed fleet that keeps the SLO for at least as"

@@ -41,9 +41,10 @@ def rate_section(found: Sequence[Highest], subject: str, slo_ms: float) -> Itera
     yield "## The highest rate with the P99 inside the SLO"
     yield ""
     yield f"Requests a second at which the P99 of all requests is at most {slo_ms:g} ms, in the"
-    yield f"median over {found[0].seeds} seeds; found by halves on a ladder of 5 % steps. Whoever"
-    yield "is refused counts 999 s, so one in a hundred refused is out. `oracle` bounds what any"
-    yield "policy can take; `none`: not even the lowest rung; `+`: the ladder's top."
+    yield f"median over {found[0].seeds} seeds; found by halves on a ladder of 5 % steps (30 % in"
+    yield "a quick version). Whoever is refused counts 999 s, so one in a hundred refused is out."
+    yield "`oracle` bounds what any policy can take; `none`: not even the lowest rung; `+`: the"
+    yield "ladder's top."
     yield ""
     policies = list(dict.fromkeys(one.policy for one in found))
     over = [rival for rival in (*OVER, ORACLE) if rival in policies]

@@ -36,6 +36,8 @@ class Findings:
     """The same in world S."""
     rates: Sequence[Highest]
     slo_ms: float
+    span: str
+    """Which hours of `many-models` and `elastic` were run."""
     many: Sequence[Cell]
     floor: Sequence[Cell]
     """`many-models` where every model always serves, on `floor_gpus`."""
@@ -73,8 +75,8 @@ def markdown(found: Findings, facts: Facts) -> str:
         _world_s(found),
         _across(found),
         rate_section(found.rates, found.subject, found.slo_ms),
-        many_section(found.many, found.floor, found.floor_gpus),
-        elastic_section(found.elastic, found.fixed),
+        many_section(found.many, found.floor, found.floor_gpus, found.span),
+        elastic_section(found.elastic, found.fixed, found.span),
         wrong_section(found.wrong, found.subject),
         ideas_section(found.ideas, found.subject),
         _titled("Every scenario, in brief", found.brief, found.questions),

@@ -16,10 +16,10 @@ STEP = 1.05
 LOWEST_RPS, HIGHEST_RPS = 1.0, 120.0
 
 
-def ladder(lowest: float = LOWEST_RPS, highest: float = HIGHEST_RPS) -> tuple[float, ...]:
-    """Rates of three figures, each about 5 % above the one before."""
-    rates = [lowest]
-    while (following := float(f"{rates[-1] * STEP:.3g}")) <= highest:
+def ladder(*, step: float = STEP) -> tuple[float, ...]:
+    """Rates of three figures, each about so many times the one before."""
+    rates = [LOWEST_RPS]
+    while (following := float(f"{rates[-1] * step:.3g}")) <= HIGHEST_RPS:
         rates.append(following)
     return tuple(rates)
 

@@ -21,6 +21,7 @@ def written(**found: Any) -> str:
         "stock": NOTHING,
         "rates": (),
         "slo_ms": 500.0,
+        "span": "a morning",
         "many": NOTHING,
         "floor": NOTHING,
         "floor_gpus": 400,
