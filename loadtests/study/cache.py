@@ -30,6 +30,7 @@ CODE = {
         "arrivals.py",
         "baselines/**/*.py",
         "draws.py",
+        "foresights/**/*.py",
         "generator.py",
         "scenarios/*.py",
         "simulator/**/*.py",

@@ -94,6 +94,14 @@ def _spot(cell: Cell) -> Place:
     return cell.place[1:]
 
 
+def sides(found: Sequence[Duel]) -> tuple[str, str]:
+    """What the two are called; their worlds too, where these differ."""
+    mine, rival = (tail.cell for tail in found[0])
+    if mine.world == rival.world:
+        return mine.policy, rival.policy
+    return f"{mine.policy} in {mine.world}", f"{rival.policy} in {rival.world}"
+
+
 def spots(found: Iterable[Duel]) -> dict[Place, list[Duel]]:
     """By place on the grid: seeds together."""
     places: dict[Place, list[Duel]] = {}

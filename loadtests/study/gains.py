@@ -27,7 +27,7 @@ def gain_by_place(compared: Sequence[Pair]) -> Iterator[str]:
     yield from heads(("axis", "value", "gain", "cells", "lost"))
     for axis in AXES:
         values = {getattr(pair.cell, axis) for pair in compared}
-        for value in sorted(values, key=_in_order):
+        for value in sorted(values, key=in_order):
             here = ratios(pair for pair in compared if getattr(pair.cell, axis) == value)
             if value is not None and here:
                 gain = " / ".join(f"{here[key]:.3g}" for key in ("worst", "median", "best"))
@@ -45,7 +45,7 @@ def place_told(cell: Cell) -> str:
     return ", ".join([*labels, f"seed {cell.seed}"])
 
 
-def _in_order(value: float | str | None) -> tuple[int, float | str]:
+def in_order(value: float | str | None) -> tuple[int, float | str]:
     """Nothing, then words, then numbers."""
     return (0, "") if value is None else (1 + isinstance(value, float), value)
 

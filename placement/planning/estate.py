@@ -50,6 +50,11 @@ class Estate:
             for g in range(len(node.gpus))
         }
         self._count: dict[str, int] = {}
+        before = draft.facts.residency
+        self._planned_before = {
+            (r.model_id, r.node_id, r.gpu_ids): int(r.why.numbers.get("replica", 0))
+            for r in (before.residents if before is not None else ())
+        }
         self._take_what_exists()
 
     @property
@@ -153,19 +158,9 @@ class Estate:
 
     def _nearness(self, replica: ReplicaState) -> tuple[bool, bool, int, str]:
         """Those at work first, then in the order of the plan before: the same again is the same."""
-        before = self.draft.facts.residency
         here = (replica.model_id, replica.node_id, replica.gpu_ids)
-        known = {
-            (r.model_id, r.node_id, r.gpu_ids): int(r.why.numbers.get("replica", 0))
-            for r in (before.residents if before is not None else ())
-        }
-        at_work = _at_work(replica)
-        return (
-            not serves_or_will(replica),
-            not at_work,
-            known.get(here, 1 << 30),
-            replica.replica_id,
-        )
+        count = self._planned_before.get(here, 1 << 30)
+        return (not serves_or_will(replica), not _at_work(replica), count, replica.replica_id)
 
     def _take(self, spec: ModelSpec, replica: ReplicaState) -> None:
         called, count = self.called.get(spec.id), self._count.get(spec.id, 0) + 1

@@ -21,7 +21,7 @@ from placement.catalog import (
     TelemetryPolicy,
 )
 from placement.planning.demand import ModelDemand
-from placement.planning.draft import Elastic, Facts, Room
+from placement.planning.draft import Elastic, Facts, Going, Room
 from placement.planning.outlook import Outlook
 from placement.planning.resident import Residency
 from placement.snapshot import ClusterSnapshot, NodeState
@@ -72,6 +72,7 @@ class Recorded(Frozen, frozen=True, kw_only=True):
     outlook: Outlook | None = None
     residency: Residency | None = None
     elastic: Elastic | None = None
+    going: Going = Going()
 
     def facts(self) -> Facts:
         return Facts(
@@ -87,6 +88,7 @@ class Recorded(Frozen, frozen=True, kw_only=True):
             outlook=self.outlook,
             residency=self.residency,
             elastic=self.elastic,
+            going=self.going,
             now_us=self.now_us,
         )
 
@@ -119,6 +121,7 @@ def recorded(facts: Facts, *, source: str, policy: str) -> Recorded:
         outlook=facts.outlook,
         residency=facts.residency,
         elastic=facts.elastic,
+        going=facts.going,
     )
 
 

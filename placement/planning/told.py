@@ -30,11 +30,16 @@ _SAID: dict[ReasonCode, str] = {
 }
 
 
+_MONEY = {ReasonCode.RESIDENCY: "request-seconds of waiting"}
+"""What values without a unit in their name are counted in; elsewhere in GPU-seconds."""
+
+
 class _Numbers:
     """Those that no phrase has used yet."""
 
-    def __init__(self, numbers: Mapping[str, float]) -> None:
+    def __init__(self, numbers: Mapping[str, float], money: str = "GPU-seconds") -> None:
         self.left = dict(numbers)
+        self._money = money
 
     def has(self, *keys: str) -> bool:
         return all(key in self.left for key in keys)
@@ -48,8 +53,9 @@ class _Numbers:
     def seconds(self, key: str) -> str:
         return seconds(self.take(key))
 
-    def gpu_seconds(self, key: str) -> str:
-        return f"{self.plain(key)} GPU-seconds"
+    def worth(self, key: str) -> str:
+        money = "GPU-seconds" if key.endswith("_gpu_s") else self._money
+        return f"{self.plain(key)} {money}"
 
 
 _Phrase: TypeAlias = Callable[[_Numbers], str]
@@ -58,7 +64,7 @@ _Phrase: TypeAlias = Callable[[_Numbers], str]
 
 def told(reason: Reason, futures: int = 0) -> str:
     """One sentence. `futures`: how many joint paths a probability was counted over."""
-    numbers = _Numbers(reason.numbers)
+    numbers = _Numbers(reason.numbers, _MONEY.get(reason.code, "GPU-seconds"))
     if futures and "paths" not in numbers.left and "probability" in numbers.left:
         numbers.left["paths"] = float(futures)
     said = _SAID[reason.code]
@@ -68,8 +74,8 @@ def told(reason: Reason, futures: int = 0) -> str:
 
 
 def told_numbers(numbers: Mapping[str, float]) -> str:
-    """Numbers without a code, as those of a want."""
-    return "; ".join(_clauses(_Numbers(numbers)))
+    """Numbers without a code, as those of a want: only the residency plan gives any."""
+    return "; ".join(_clauses(_Numbers(numbers, _MONEY[ReasonCode.RESIDENCY])))
 
 
 def words(code: str) -> str:
@@ -108,6 +114,7 @@ _REPLICAS = (
     ("serving", "serving"),
     ("min_replicas", "at least"),
     ("slots", "slots"),
+    ("replica", "is its place among them"),
 )
 
 
@@ -131,26 +138,51 @@ def _saved(n: _Numbers) -> str:
 
 
 def _climbs(n: _Numbers) -> str:
-    return f"a climb takes {n.seconds('climb_s')}" if n.has("climb_s") else ""
+    said = [f"a {word} takes {n.seconds(key)}" for key, word in _TIMES if n.has(key)]
+    if n.has("waited_s"):
+        said.insert(0, f"waited {n.seconds('waited_s')}")
+    return ", ".join(said)
+
+
+_TIMES = (("climb_s", "climb"), ("start_s", "start"), ("lead_s", "launch"))
 
 
 def _worth(n: _Numbers) -> str:
-    said = [f"{n.gpu_seconds(key)}" for key in ("value_gpu_s", "value") if n.has(key)]
+    said = [n.worth(key) for key in ("value_gpu_s", "value", "gain") if n.has(key)]
     said += [f"{n.plain('gain_gpus')} idle GPUs"] if n.has("gain_gpus") else []
     if n.has("for_value"):
-        said.append(f"{n.gpu_seconds('for_value')} in its place")
+        said.append(f"{n.worth('for_value')} in its place")
     return f"worth {', '.join(said)}" if said else ""
 
 
 def _costs(n: _Numbers) -> str:
-    return f"costs {n.gpu_seconds('cost_gpu_s')}" if n.has("cost_gpu_s") else ""
+    said = [n.worth(key) for key in ("cost_gpu_s", "start_cost") if n.has(key)]
+    return f"costs {', '.join(said)}" if said else ""
 
 
 def _loses(n: _Numbers) -> str:
-    for key in ("loss_gpu_s", "beside"):
+    for key in ("loss_gpu_s", "loss", "beside"):
         if n.has(key):
-            return f"others may lose {n.gpu_seconds(key)}"
+            return f"others may lose {n.worth(key)}"
     return f"costs others {n.seconds('loss_s')} of waiting" if n.has("loss_s") else ""
+
+
+def _nodes(n: _Numbers) -> str:
+    said = [f"{n.plain('gpus_there')} there or coming"] if n.has("gpus_there") else []
+    if n.has("gpus_needed"):
+        share = f" in {number(100 * n.take('quantile'))} % of futures" if n.has("quantile") else ""
+        said.append(f"at most {n.plain('gpus_needed')} needed{share}")
+    said += [f"{n.plain(key)} {word}" for key, word in _OF_NODES if n.has(key)]
+    return f"GPUs: {', '.join(said)}" if said else ""
+
+
+_OF_NODES = (
+    ("between_sets", "idle between sets"),
+    ("used", "of its own in use in the mean"),
+    ("worth_gpus", "is what it is worth"),
+    ("costs_gpus", "is what it costs"),
+    ("waiting_gpus", "waited for"),
+)
 
 
 def _moves(n: _Numbers) -> str:
@@ -169,7 +201,8 @@ _LINKS = (
 )
 
 _PHRASES: tuple[_Phrase, ...] = (
-    _waiting, _replicas, _needed, _expected, _climbs, _saved, _worth, _costs, _loses, _moves,
+    _waiting, _replicas, _nodes, _needed, _expected, _climbs, _saved, _worth, _costs, _loses,
+    _moves,
 )  # fmt: skip
 
 

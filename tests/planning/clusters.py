@@ -190,14 +190,17 @@ def _demand(
     draw: st.DrawFn, spec: ModelSpec, replicas: list[ReplicaState], in_flight: dict[str, int]
 ) -> ModelDemand:
     held = draw(st.sampled_from([0, 0, 1, 9, 80]))
+    serves = any(r.serving for r in replicas if r.model_id == spec.id)
+    wanted = not serves and draw(st.sampled_from([False, False, False, True]))
+    quiet_s = 0 if held or wanted else draw(st.sampled_from([0, 1000]))
     return ModelDemand(
         model_id=spec.id,
         held=held,
         in_flight=sum(in_flight.get(r.replica_id, 0) for r in replicas if r.model_id == spec.id),
         oldest_held_us=NOW_US - draw(st.sampled_from([0, 1, 30])) * US if held else 0,
         rate_per_s=draw(st.sampled_from([0.0, 0.01, 2.0])),
-        last_arrival_us=NOW_US - draw(st.sampled_from([0, 1000])) * US,
-        wanted=draw(st.sampled_from([False, False, False, True])),
+        last_arrival_us=NOW_US - quiet_s * US,
+        wanted=wanted,
     )
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
@@ -10,13 +11,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from placement.catalog import World
-from placement.edges import legal_steps
+from placement.edges import legal_steps, shared_copies
 from placement.feasibility import gpu_sets, reserved, usable_hbm_bytes
-from placement.plan import Park, Promote, Shed, Start, Warm, stepping_down, target_rung
+from placement.plan import (
+    Action,
+    Drain,
+    Evict,
+    Fetch,
+    Park,
+    Promote,
+    Restore,
+    Shed,
+    Start,
+    Warm,
+    stepping_down,
+    target_rung,
+)
 from placement.planning.draft import Facts
 from placement.planning.explained import PLANS, fixed_ids
 from placement.planning.overlay import Pending, overlay
-from placement.planning.writing import Decision
+from placement.planning.writing import Decision, Ids
 from placement.snapshot import ClusterSnapshot
 from tests.planning.clusters import clusters
 
@@ -25,8 +39,8 @@ every_policy = pytest.mark.parametrize(("policy", "world"), CASES)
 searching = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def decided(facts: Facts, policy: str) -> Decision:
-    return PLANS[policy](facts, fixed_ids(facts.snapshot))
+def decided(facts: Facts, policy: str, ids: Ids | None = None) -> Decision:
+    return PLANS[policy](facts, ids or fixed_ids(facts.snapshot))
 
 
 def taken_up(facts: Facts, made: Decision) -> Facts:
@@ -109,13 +123,57 @@ def test_every_step_is_an_edge_of_the_graph(data: st.DataObject, policy: str, wo
 @every_policy
 @searching
 @given(data=st.data())
+def test_no_replica_is_named_by_two_actions(data: st.DataObject, policy: str, world: World) -> None:
+    named = [
+        name for a in decided(drawn(data, policy, world), policy).plan.actions for name in names(a)
+    ]
+    assert len(named) == len(set(named))
+
+
+def names(action: Action) -> set[str]:
+    """The replicas that it acts on, victims included."""
+    own = set() if isinstance(action, Fetch) else {action.replica_id}
+    return own | set(stepping_down(action))
+
+
+@every_policy
+@searching
+@given(data=st.data())
 def test_a_plan_applied_twice_changes_nothing(
     data: st.DataObject, policy: str, world: World
 ) -> None:
+    """Unless something had its effect at once, a plan of the same moment has nothing to add. Else
+    it may go on from there, but takes nothing back and soon comes to rest."""
     facts = drawn(data, policy, world)
-    after = taken_up(facts, decided(facts, policy))
-    again = decided(after, policy).plan
-    assert not again.actions
+    ids, drained, acted = fixed_ids(facts.snapshot), set[str](), set[str]()
+    rest = False
+    for _ in range(ROUNDS_MAX):
+        made = decided(facts, policy, ids)
+        actions = made.plan.actions
+        assert not (rest and actions), "nothing has changed since the plan before"
+        for action in actions:
+            assert names(action).isdisjoint(acted), f"acts again on whom it has moved: {action}"
+            assert not isinstance(action, Restore) or action.replica_id not in drained, action
+        drained |= {a.replica_id for a in actions if isinstance(a, Drain)}
+        acted |= {n for a in actions if not isinstance(a, Restore) for n in names(a)} - drained
+        rest = not any(map(partial(at_once, facts), actions))
+        facts = taken_up(facts, made)
+        if not actions:
+            return
+    raise AssertionError(f"has something to add in each of {ROUNDS_MAX} rounds of one moment")
+
+
+ROUNDS_MAX = 6
+"""Drain, step down, start in that room; and once more for whoever comes after."""
+
+
+def at_once(facts: Facts, action: Action) -> bool:
+    """Whether its effect is there the moment that it is asked for."""
+    if isinstance(action, Evict):
+        replica = facts.snapshot.replica(action.replica_id)
+        assert replica is not None
+        return shared_copies(facts.models[replica.model_id])
+    return isinstance(action, Drain | Restore)
 
 
 def shuffled(facts: Facts, rng: random.Random) -> Facts:

@@ -82,6 +82,17 @@ def test_of_two_that_have_no_room_together_the_more_important_one_is_wanted() ->
         assert want.why == "no place has host memory left for it"
 
 
+def test_each_engine_can_serve_beside_the_residues_of_all() -> None:
+    """Asleep each holds 20 GB, and grows by 10 + 5 + 1.5 GB when it serves. Of 72 GB two leave 32,
+    and three no more than 12."""
+    heavy = {"residue_bytes": 20 * GB, "weights_bytes": 10 * GB, "kv_cache_bytes": 5 * GB}
+    whole = catalog(*(model(m, **heavy) for m in "abc"), nodes=(node(gpus=1),))
+    plan = plan_residency(facts(whole), futures(whole, {m.id: [[1]] for m in whole.models}))
+    assert len(plan.residents) == 2
+    (want,) = plan.wants
+    assert want.why == "no place has GPU memory left for it"
+
+
 def test_a_minimum_has_its_place_though_nobody_calls_for_it() -> None:
     whole = catalog(model("a", min_replicas=1), model("b"))
     plan = plan_residency(facts(whole), futures(whole, {m.id: [[0]] for m in whole.models}))

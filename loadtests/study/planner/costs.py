@@ -8,10 +8,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from loadtests.study.cells import Cell
-from loadtests.study.excess import Duel
+from loadtests.study.excess import Duel, sides
 from loadtests.study.gains import AXES, LOST_SHOWN
 from loadtests.study.lines import heads, row, shown
 from loadtests.study.planner.targets import Target
+from loadtests.study.summary import RIVAL
 
 
 class Cost(NamedTuple):
@@ -45,7 +46,7 @@ def cost_section(found: Sequence[Duel]) -> Iterator[str]:
     """Means over the grid and per rate, and the places where it costs most."""
     if not found:
         return
-    mine, rival = (tail.cell.policy for tail in found[0])
+    mine, rival = sides(found)
     yield from heads(("figure", "rps", f"{mine}, mean", f"{rival}, mean", "pairs", "worse in"))
     for cost in COSTS:
         for rps in (None, *sorted({duel.mine.cell.rps or 0.0 for duel in found})):
@@ -65,7 +66,7 @@ def _costliest(cost: Cost, found: Sequence[Duel]) -> Iterator[str]:
         return
     yield f"{cost.told} is worse in {len(bad)} of {len(found)} pairs; the worst:"
     yield ""
-    yield from heads((*AXES, "seed", *(tail.cell.policy for tail in bad[0]), "times"))
+    yield from heads((*AXES, "seed", *sides(bad), "times"))
     for duel in bad[:LOST_SHOWN]:
         cell = duel.mine.cell
         place = [shown(getattr(cell, axis)) for axis in AXES]
@@ -80,10 +81,9 @@ def cost_targets(found: Sequence[Duel], where: str) -> list[Target]:
 
 
 def _cost_target(cost: Cost, found: Sequence[Duel], where: str) -> Target:
-    name = f"{cost.told}, mean over the grid, {where}"
+    name, goal = f"{cost.told}, mean over the grid, {where}", f"no worse than `{RIVAL}`"
     if not found:
-        return Target(name, "no worse", "–", None)
-    goal = f"no worse than `{found[0].rival.cell.policy}`"
+        return Target(name, goal, "–", None)
     mine, rival = (fmean(cost.of(t.cell) for t in side) for side in zip(*found, strict=True))
     met = mine >= rival if cost.more_is_better else mine <= rival
     told = f"{mine:.4f} to {rival:.4f}"

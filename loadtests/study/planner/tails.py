@@ -13,11 +13,13 @@ from loadtests.study.excess import (
     NEAR_MS,
     Duel,
     geometric_mean,
+    sides,
     spots,
 )
-from loadtests.study.gains import AXES, LOST_SHOWN, place_told
+from loadtests.study.gains import AXES, LOST_SHOWN, in_order, place_told
 from loadtests.study.lines import heads, row, seconds, shown
 from loadtests.study.planner.targets import Target, at_most, none_of
+from loadtests.study.summary import RIVAL
 
 EXCESS_BOUND, WORSE_BOUND = 0.3, 1.05
 WIDE_FLOOR_MS = 10.0
@@ -27,7 +29,7 @@ def excess_section(found: Sequence[Duel]) -> Iterator[str]:
     """Excess over the oracle, beside the rival's."""
     if not found:
         return
-    mine, rival = (tail.cell.policy for tail in found[0])
+    mine, rival = sides(found)
     yield f"Excess is P99 less the oracle's on the same place and seed. Where `{rival}`'s is above"
     yield f"{APART_MS:g} ms, `{mine}`'s ÷ `{rival}`'s (an excess below the floor counts as the"
     yield "floor; below 1 it wins):"
@@ -57,7 +59,7 @@ def _excess_by_axis(found: Sequence[Duel]) -> Iterator[str]:
     yield from heads(("axis", "value", "pairs", "geometric mean", "median", "worst"))
     for axis in AXES:
         values = {getattr(duel.mine.cell, axis) for duel in found} - {None}
-        for value in sorted(values, key=str):
+        for value in sorted(values, key=in_order):
             here = [duel for duel in found if getattr(duel.mine.cell, axis) == value]
             yield row([axis, shown(value), *_ratios(here, FLOOR_MS)])
     yield ""
@@ -79,7 +81,7 @@ def worse_section(found: Sequence[Duel]) -> Iterator[str]:
     """Pairs in which the rival's tail is clearly the better one."""
     if not found:
         return
-    mine, rival = (tail.cell.policy for tail in found[0])
+    mine, rival = sides(found)
     bad = sorted((d for d in found if d.p99_ratio > WORSE_BOUND), key=lambda d: -d.p99_ratio)
     places = spots(found)
     by_median = sum(median(d.p99_ratio for d in own) > WORSE_BOUND for own in places.values())
@@ -92,7 +94,7 @@ def worse_section(found: Sequence[Duel]) -> Iterator[str]:
 
 
 def _duel_rows(found: Sequence[Duel]) -> Iterator[str]:
-    mine, rival = (tail.cell.policy for tail in found[0])
+    mine, rival = sides(found)
     names = (*AXES, "seed", f"{mine} P99 s", f"{rival} P99 s", "oracle P99 s", "ratio")
     yield from heads(names)
     for duel in found[:LOST_SHOWN]:
@@ -106,7 +108,6 @@ def _duel_rows(found: Sequence[Duel]) -> Iterator[str]:
 
 
 def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
-    rival = found[0].rival.cell.policy if found else "the rival"
     apart = [duel.ratio() for duel in found if duel.apart]
     served = [duel.ratio() for duel in _both_served(found) if duel.apart]
     rest = [duel for duel in found if not duel.apart]
@@ -115,7 +116,7 @@ def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
     worst = max(found, key=lambda d: d.p99_ratio, default=None)
     return [
         at_most(
-            f"excess ÷ `{rival}`'s where that is above {APART_MS:g} ms, geometric mean, {where}",
+            f"excess ÷ `{RIVAL}`'s where that is above {APART_MS:g} ms, geometric mean, {where}",
             EXCESS_BOUND,
             geometric_mean(apart) if apart else None,
             why=why,
@@ -130,7 +131,7 @@ def excess_targets(found: Sequence[Duel], where: str) -> list[Target]:
             else "",
         ),
         none_of(
-            f"no cell above {WORSE_BOUND:g}x `{rival}`, {where}",
+            f"no cell above {WORSE_BOUND:g}x `{RIVAL}`, {where}",
             f"at most {WORSE_BOUND:g}x in each",
             sum(duel.p99_ratio > WORSE_BOUND for duel in found),
             len(found),

@@ -53,7 +53,7 @@ def _told(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-_VERDICTS = {True: "met", False: "**missed**", None: "not run"}
+_VERDICTS = {True: "met", False: "**missed**", None: "open"}
 
 
 def target_table(targets: Iterable[Target]) -> Iterator[str]:
