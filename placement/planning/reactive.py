@@ -100,11 +100,18 @@ def _serve(planning: Planning, spec: ModelSpec) -> None:
         coming += 1
 
 
-def use_room(planning: Planning, spec: ModelSpec, room: Room, why: Reason) -> bool:
-    """Climb in the room that was made, or wait until it is free; whether one is coming."""
+def use_room(
+    planning: Planning,
+    spec: ModelSpec,
+    room: Room,
+    why: Reason,
+    better: Callable[[Climb], bool] = lambda _: True,
+) -> bool:
+    """Climb in the room that was made, or wait until it is free; whether one is coming. Whoever
+    finds room elsewhere meanwhile takes it, if that is `better` than to wait."""
     draft = planning.draft
     free = free_climb(draft, spec)
-    if free is not None:
+    if free is not None and (room.meets(free.node_id, free.gpu_ids) or better(free)):
         del draft.rooms[spec.id]
         planning.take(spec, free, why)
         return True

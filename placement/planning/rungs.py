@@ -4,10 +4,13 @@ In: `Facts` with an outlook, sources of fresh ids. Out: a `Decision`: actions wi
 behind them, wants it could not grant. Never: forecasts, awaits, reads a clock. Without an outlook
 it is the reactive policy.
 
-In this order: models that wait or soon will climb, the most valuable first; replicas that are not
-worth their GPUs drain, softly; what has drained rests as near as its memory is worth; what may be
-needed soon comes nearer, in the room that is left or in that of what is worth less.
+In this order: what failed ends; models that wait or soon will climb, the most valuable first;
+replicas that are not worth their GPUs drain, softly; what has drained rests as near as its memory
+is worth; what may be needed soon comes nearer, in the room that is left or in that of what is worth
+less.
 """
+
+from functools import partial
 
 from placement.catalog import ModelSpec
 from placement.edges import climb_us, legal, resting_rungs
@@ -16,7 +19,7 @@ from placement.plan import Reason, ReasonCode
 from placement.planning.buddies import Buddies
 from placement.planning.clearing import PATIENCE_US, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
-from placement.planning.draft import Facts
+from placement.planning.draft import Facts, Room
 from placement.planning.expected import Expected, expected_of
 from placement.planning.nodes import plan_nodes
 from placement.planning.prewarming import prewarm
@@ -24,7 +27,7 @@ from placement.planning.ranks import Ranks, serves_or_will
 from placement.planning.reactive import end, plan_reactive, settle_rest, use_room
 from placement.planning.scaling import Wanted, wanted, worth
 from placement.planning.standing import work_towards
-from placement.planning.writing import Decision, Ids, Planning
+from placement.planning.writing import ROOM_US, Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
 
 US = 1_000_000
@@ -61,6 +64,7 @@ class _Round:
         self._buddies = Buddies(self._draft, self._models, self._ranks)
 
     def decision(self) -> Decision:
+        self._end_failed()
         for model in sorted(self._models.values(), key=self._urgency):
             if self._facts.catalog.model(model.spec.id) is not None or model.asked:
                 self._serve(model)
@@ -90,7 +94,8 @@ class _Round:
         code = _code(model, coming)
         room = draft.rooms.get(spec.id)
         if room is not None and coming < found.serve:
-            coming += use_room(planning, spec, room, Reason(code=code, numbers=found.numbers))
+            why = Reason(code=code, numbers=found.numbers)
+            coming += use_room(planning, spec, room, why, partial(self._no_later, model, room))
         while coming < found.serve:
             climb = self._best(model, coming)
             if climb is None:
@@ -107,16 +112,22 @@ class _Round:
         options = [
             c
             for c in climbs(self._draft, model.spec)
-            if self._pays(model, coming, c) and (c.replica is not None or c.takes_us <= rest_us)
+            if self._pays(model, coming, c) and (not _loads(c) or c.takes_us <= rest_us)
         ]
-        waiters, nodes = model.waiters(0.0) * model.price, self._draft.nodes
-        buddies = self._buddies
+        return min(options, key=lambda c: (self._cost(model, c), c.key), default=None)
 
-        def cost(climb: Climb) -> tuple[float, object]:
-            breaks_s = 0.0 if climb.restore else buddies.loss_s(nodes[climb.node_id], climb.gpu_ids)
-            return (climb.takes_us * waiters + climb.loss_us + breaks_s * US, climb.key)
+    def _cost(self, model: Expected, climb: Climb) -> float:
+        breaks_s = 0.0
+        if not climb.restore:
+            breaks_s = self._buddies.loss_s(self._draft.nodes[climb.node_id], climb.gpu_ids)
+        return climb.takes_us * model.waiters(0.0) * model.price + climb.loss_us + breaks_s * US
 
-        return min(options, key=cost, default=None)
+    def _no_later(self, model: Expected, room: Room, climb: Climb) -> bool:
+        """Whether a climb costs no more than to wait for the room that is being made. What it takes
+        others is paid already; a room that is late is not waited for."""
+        left_us = room.until_us - ROOM_US - self._facts.now_us
+        waits = left_us * model.waiters(0.0) * model.price
+        return left_us <= 0 or self._cost(model, climb) <= waits
 
     def _at_rest_us(self, spec: ModelSpec) -> int:
         """When an engine of its own that is on its way to a rung below could serve: a start that
@@ -167,6 +178,13 @@ class _Round:
         return min(ways, default=climb_us(spec, WeightsAt.HOST)) / US
 
     # --- down
+
+    def _end_failed(self) -> None:
+        """First of all, so that their room is there for whoever climbs."""
+        for replica in self._facts.snapshot.replicas():
+            spec = self._facts.models.get(replica.model_id)
+            if replica.phase is Phase.FAILED and spec is not None:
+                settle_rest(self._planning, replica, spec, _rest)
 
     def _settle(self) -> None:
         for replica in self._facts.snapshot.replicas():
@@ -220,6 +238,11 @@ def _rest(planning: Planning, replica: ReplicaState, spec: ModelSpec) -> None:
     fitting = [to for to in offered if room_for_step(spec, node, replica, to) is None]
     if fitting or not offered:
         planning.step_down(replica, next(iter(fitting), None), why)
+
+
+def _loads(climb: Climb) -> bool:
+    """Its weights are not on the GPU yet: an engine starts, or has only begun to load."""
+    return climb.replica is None or climb.replica.loading
 
 
 def _asleep(replica: ReplicaState) -> bool:

@@ -7,7 +7,16 @@ the sets of any two nest or are disjoint, as they do wherever a plan of ours put
 import msgspec
 from hypothesis import strategies as st
 
-from placement.catalog import Catalog, Mechanism, ModelId, ModelSpec, NodeId, ReplicaId, World
+from placement.catalog import (
+    Catalog,
+    Mechanism,
+    ModelId,
+    ModelSpec,
+    NodeId,
+    NodeSpec,
+    ReplicaId,
+    World,
+)
 from placement.constants import ACTIVATIONS_BYTES
 from placement.edges import legal_starts, legal_steps, shared_copies
 from placement.feasibility import (
@@ -18,9 +27,11 @@ from placement.feasibility import (
     start_in_the_way,
     usable_hbm_bytes,
 )
+from placement.plan import Reason, ReasonCode
 from placement.planning.demand import ModelDemand
 from placement.planning.draft import Facts
 from placement.planning.outlook import ModelOutlook, Outlook
+from placement.planning.resident import Residency, Resident
 from placement.snapshot import (
     ClusterSnapshot,
     GpuState,
@@ -99,6 +110,7 @@ def clusters(draw: st.DrawFn, world: World, *, forecast: bool = True) -> Facts:
         in_flight=in_flight,
         excess_since_us={m: NOW_US - 100 * US for m in specs if draw(st.booleans())},
         outlook=draw(outlooks(whole)) if forecast else None,
+        residency=draw(_residency(whole)) if forecast and world is World.S else None,
         now_us=NOW_US,
     )
 
@@ -201,6 +213,36 @@ def _demand(
         rate_per_s=draw(st.sampled_from([0.0, 0.01, 2.0])),
         last_arrival_us=NOW_US - quiet_s * US,
         wanted=wanted,
+    )
+
+
+@st.composite
+def _residency(draw: st.DrawFn, whole: Catalog) -> Residency | None:
+    """Any engines at all, whether or not there is room for them."""
+    places = [
+        (spec, there, gpus)
+        for spec in whole.models
+        for there in whole.nodes
+        for gpus in gpu_sets(there, spec.gpus)
+    ]
+    if not places:
+        return None
+    chosen = draw(
+        st.lists(st.sampled_from(places), max_size=4, unique_by=lambda p: (p[0].id, *p[2]))
+    )
+    return Residency(made_us=NOW_US, residents=tuple(draw(_resident(*place)) for place in chosen))
+
+
+@st.composite
+def _resident(
+    draw: st.DrawFn, spec: ModelSpec, there: NodeSpec, gpu_ids: tuple[int, ...]
+) -> Resident:
+    numbers = {"value": draw(st.sampled_from([0.1, 5.0, 500.0]))}
+    return Resident(
+        model_id=ModelId(spec.id),
+        node_id=NodeId(there.id),
+        gpu_ids=gpu_ids,
+        why=Reason(code=ReasonCode.RESIDENCY, numbers=numbers),
     )
 
 

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import msgspec
 import pytest
@@ -31,7 +30,7 @@ from placement.planning.draft import Facts
 from placement.planning.explained import PLANS, fixed_ids
 from placement.planning.overlay import Pending, overlay
 from placement.planning.writing import Decision, Ids
-from placement.snapshot import ClusterSnapshot
+from placement.snapshot import ClusterSnapshot, Rung
 from tests.planning.clusters import clusters
 
 CASES = [(policy, world) for policy in PLANS for world in World]
@@ -142,8 +141,9 @@ def names(action: Action) -> set[str]:
 def test_a_plan_applied_twice_changes_nothing(
     data: st.DataObject, policy: str, world: World
 ) -> None:
-    """Unless something had its effect at once, a plan of the same moment has nothing to add. Else
-    it may go on from there, but takes nothing back and soon comes to rest."""
+    """A plan of the same moment has nothing to add, unless the first one had an effect at once, or
+    brought weights nearer, for whose sake others are worth less. Then it may go on from there, but
+    it takes nothing back, and soon comes to rest."""
     facts = drawn(data, policy, world)
     ids, drained, acted = fixed_ids(facts.snapshot), set[str](), set[str]()
     rest = False
@@ -155,8 +155,8 @@ def test_a_plan_applied_twice_changes_nothing(
             assert names(action).isdisjoint(acted), f"acts again on whom it has moved: {action}"
             assert not isinstance(action, Restore) or action.replica_id not in drained, action
         drained |= {a.replica_id for a in actions if isinstance(a, Drain)}
-        acted |= {n for a in actions if not isinstance(a, Restore) for n in names(a)} - drained
-        rest = not any(map(partial(at_once, facts), actions))
+        acted |= {n for a in actions if not opens_ways(facts, a) for n in names(a)} - drained
+        rest = not any(opens_ways(facts, a) for a in actions)
         facts = taken_up(facts, made)
         if not actions:
             return
@@ -167,13 +167,15 @@ ROUNDS_MAX = 6
 """Drain, step down, start in that room; and once more for whoever comes after."""
 
 
-def at_once(facts: Facts, action: Action) -> bool:
-    """Whether its effect is there the moment that it is asked for."""
+def opens_ways(facts: Facts, action: Action) -> bool:
+    """Whether a plan of the same moment may see more after it than it itself."""
     if isinstance(action, Evict):
         replica = facts.snapshot.replica(action.replica_id)
         assert replica is not None
         return shared_copies(facts.models[replica.model_id])
-    return isinstance(action, Drain | Restore)
+    if isinstance(action, Start):
+        return action.to is Rung.WARM
+    return isinstance(action, Warm | Drain | Restore)
 
 
 def shuffled(facts: Facts, rng: random.Random) -> Facts:
