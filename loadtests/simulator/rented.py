@@ -74,6 +74,8 @@ class Rented:
             return
         node = self._fleet.snapshot.node(change.node_id)
         if node is not None and nothing_runs(node):
+            engines = self._fleet.nodes[change.node_id].engines.values()
+            assert not any(e.requests for e in engines), f"{change.node_id} is in use"
             self._leave(change.node_id)
 
     def _launch(self, node_id: str, elastic: Elastic) -> None:

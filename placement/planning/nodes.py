@@ -169,14 +169,16 @@ class _Nodes:
     # --- going
 
     def _still_going(self, soon: Need) -> Going:
-        """Taken back if it is worth its GPUs again, or somebody waits in vain, or it does not
-        empty."""
+        """Taken back if it is worth its GPUs again, or somebody waits in vain, or others were lost,
+        or it does not empty."""
         going, node = self._going, self._draft.nodes.get(self._going.node_id)
         if node is None:
             return going if not going.node_id else Going()
         worth = soon.worth(self._gpus(), len(node.gpus)) >= len(node.gpus)
         late = self._facts.now_us - going.since_us > EMPTY_US
-        if worth or self._waits_in_vain() or (late and any(r.serving for r in node.replicas)):
+        stuck = late and any(r.serving for r in node.replicas)
+        missing = len(self._staying) < self._elastic.nodes_min
+        if worth or missing or stuck or self._waits_in_vain():
             self._staying.append(self._spec(node))
             return Going()
         return going
@@ -189,10 +191,10 @@ class _Nodes:
     def _next_going(self, going: Going, needed: Need) -> Going:
         """One more goes if there have been too many for as long as a launch takes."""
         now_us = self._facts.now_us
-        spare = list(self._spare(needed))
         if going.node_id:
             return going
-        if not spare:
+        spare = list(self._spare(needed))
+        if not spare or self._waits_in_vain():
             return Going()
         since_us = now_us if going.too_many_since_us is None else going.too_many_since_us
         if now_us - since_us < self._elastic.lead_us:
@@ -202,7 +204,7 @@ class _Nodes:
 
     def _spare(self, needed: Need) -> Iterable[NodeState]:
         """Nodes any one of which may be missed, and that have been here for a while."""
-        if len(self._staying) + len(self._coming) <= self._elastic.nodes_min or self._coming:
+        if len(self._staying) <= self._elastic.nodes_min or self._coming:
             return
         settled_us = self._facts.now_us - 2 * self._elastic.lead_us
         for spec in self._staying:

@@ -8,7 +8,7 @@ model stands already or was promised that somebody goes. So it is reckoned once 
 models that need as much, and anew where the draft has changed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from placement.catalog import ModelSpec
@@ -36,6 +36,7 @@ from placement.planning.victims import (
 )
 from placement.snapshot import NodeState, Rung, WeightsAt
 
+NOWHERE: frozenset[int] = frozenset()
 NOBODY = RoomMade(victims=(), takes_us=0, loss_us=0.0)
 
 
@@ -53,10 +54,13 @@ class Starts:
     def __init__(self, draft: Draft, spec: ModelSpec) -> None:
         self._draft, self._spec = draft, spec
         mine = draft.of_model(spec.id)
+        self._host_need = host_bytes(spec, Rung.SERVING)
         self._taken = {(r.node_id, r.gpu_ids) for r in mine}
         cleared = (draft.find(name) for name, m in draft.cleared_for.items() if m == spec.id)
-        self._own = {r.node_id for r in (*mine, *cleared) if r is not None}
-        """Nodes of which the model sees more than others do."""
+        rooms = (room for m, room in draft.rooms.items() if m != spec.id)
+        self._own = _by_node((r.node_id, r.gpu_ids) for r in (*mine, *cleared) if r is not None)
+        """GPUs on which the model may not hurt whom others may, or the reverse."""
+        self._promised = _by_node((room.node_id, room.gpu_ids) for room in rooms)
 
     def free(self) -> Start | None:
         """The quickest on GPUs that are free; of equals the one with the least ids."""
@@ -78,12 +82,11 @@ class Starts:
     def _ranked_open(
         self, kind: Kind, at: WeightsAt, takes_us: int, *, may_hurt: bool
     ) -> Iterator[Start]:
-        """The first of each ranking that is open to the model; on its own nodes others may hurt
-        whom it may not, and the reverse."""
+        """The first of each ranking that is open to the model, and as good for it as for others."""
         ranked = self._ranked(kind, may_hurt=may_hurt)
         for ranks in ranked.by_kind.values():
             for _, _, node_id, gpus in ranks:
-                own = may_hurt and node_id in self._own
+                own = may_hurt and self._is_own(node_id, gpus)
                 if not own and self._is_open(node_id, gpus, at):
                     yield Start(takes_us, node_id, gpus, ranked.at(node_id, gpus))
                     break
@@ -98,13 +101,20 @@ class Starts:
     def _on_own(self, kind: Kind, at: WeightsAt, takes_us: int) -> Iterator[Start]:
         draft, spec = self._draft, self._spec
         for node_id in sorted(n for n in self._own if draft.kinds.of(n) == kind):
-            node = draft.nodes[node_id]
+            node, need = draft.nodes[node_id], self._need(kind)
             for gpus in sets_for(spec, kind.spec):
-                if self._is_open(node_id, gpus, at):
-                    need, host_need = _needs(spec, node)
-                    made = room_made(draft, spec.id, node, gpus, need, host_need)
+                if self._is_own(node_id, gpus) and self._is_open(node_id, gpus, at):
+                    made = room_made(draft, spec.id, node, gpus, need, self._host_need)
                     if made is not None:
                         yield Start(takes_us, node_id, gpus, made)
+
+    def _is_own(self, node_id: str, gpus: Gpus) -> bool:
+        own = self._own.get(node_id)
+        if own is None:
+            return False
+        # Whoever gives host memory may stand anywhere on the node.
+        short = host_free_bytes(self._draft.nodes[node_id]) < self._host_need
+        return short or not own.isdisjoint(gpus)
 
     def _is_open(self, node_id: str, gpus: Gpus, at: WeightsAt) -> bool:
         """One engine of a model per GPU set. Promised room is another's."""
@@ -113,15 +123,14 @@ class Starts:
             (node_id, gpus) not in self._taken
             and weights_at(draft.nodes[node_id], spec) is at
             and not draft.blocked(spec, node_id)
-            and not draft.promised_to_another(spec, node_id, gpus)
+            and self._promised.get(node_id, NOWHERE).isdisjoint(gpus)
         )
 
     def _ranked(self, kind: Kind, *, may_hurt: bool) -> Ranked:
         """What room takes on all nodes of a kind, as the draft is now."""
         draft, spec = self._draft, self._spec
         names = draft.kinds.names[kind]
-        need, host_need = _needs(spec, draft.nodes[names[0]])
-        key = (kind, may_hurt, spec.gpus if spec.on_gpu else 0, need, host_need)
+        key = (kind, may_hurt, spec.gpus if spec.on_gpu else 0, self._need(kind), self._host_need)
         known = draft.ranked.get(key)
         if known is None:
             known = draft.ranked[key] = Ranked()
@@ -132,19 +141,26 @@ class Starts:
         for node_id, changed in stale.items():
             if draft.kinds.of(node_id) == kind and (may_hurt or changed is None):
                 node = draft.nodes[node_id]
-                # Whoever gives host memory may stand anywhere on the node.
-                whole = changed is None or host_free_bytes(node) < host_need
+                whole = changed is None or host_free_bytes(node) < self._host_need
                 sets = sets_for(spec, kind.spec)
                 if not whole:
                     sets = tuple(s for s in sets if changed and not changed.isdisjoint(s))
-                known.put(node_id, [(s, self._made(node, s, may_hurt=may_hurt)) for s in sets])
+                made = self._made if may_hurt else self._unmade
+                known.put(node_id, [(s, made(node, s, self._need(kind))) for s in sets])
         return known
 
-    def _made(self, node: NodeState, gpus: Gpus, *, may_hurt: bool) -> RoomMade | None:
+    def _need(self, kind: Kind) -> int:
+        """Bytes that a start needs on each of its GPUs, if it has any."""
+        if not self._spec.on_gpu:
+            return 0
+        return claim_bytes(self._spec, self._draft.nodes[self._draft.kinds.names[kind][0]])
+
+    def _made(self, node: NodeState, gpus: Gpus, need: int) -> RoomMade | None:
+        return room_made(self._draft, "", node, gpus, need, self._host_need)
+
+    def _unmade(self, node: NodeState, gpus: Gpus, need: int) -> RoomMade | None:
+        """Where there is room already."""
         draft, spec = self._draft, self._spec
-        need, host_need = _needs(spec, node)
-        if may_hurt:
-            return room_made(draft, "", node, gpus, need, host_need)
         if not covers(draft.bytes_on(node).free, gpus, need):
             return None
         lacking = room_for_start(spec, node, draft.spec_of(node), gpus)
@@ -179,6 +195,9 @@ def room_made(
     return RoomMade(tuple(victims[k] for k in sorted(victims)), down_us, loss, around)
 
 
-def _needs(spec: ModelSpec, node: NodeState) -> tuple[int, int]:
-    """Bytes that a start needs on each of its GPUs, if it has any, and on the host."""
-    return claim_bytes(spec, node) if spec.on_gpu else 0, host_bytes(spec, Rung.SERVING)
+def _by_node(places: Iterable[tuple[str, Gpus]]) -> dict[str, frozenset[int]]:
+    """The GPUs of all these places."""
+    found: dict[str, frozenset[int]] = {}
+    for node_id, gpus in places:
+        found[node_id] = found.get(node_id, NOWHERE).union(gpus)
+    return found
