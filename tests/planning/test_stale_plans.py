@@ -21,7 +21,7 @@ every_policy = pytest.mark.parametrize("policy", PLANS)
 
 def ledgers(facts: Facts) -> dict[str, Ledger]:
     """The nodes of these facts, as their agents keep them."""
-    found = {}
+    found: dict[str, Ledger] = {}
     for node in facts.snapshot.nodes:
         spec = facts.catalog.node(node.node_id)
         assert spec is not None

@@ -43,8 +43,10 @@ class Watched:
         if isinstance(event, Observed) and plan is not None:
             models = {r.replica_id: r.model_id for r in event.snapshot.replicas()}
             for action in plan.actions:
-                named = isinstance(action, Start | Fetch)
-                model_id = action.model_id if named else models.get(action.replica_id, "")
+                if isinstance(action, Start | Fetch):
+                    model_id: str = action.model_id
+                else:
+                    model_id = models.get(action.replica_id, "")
                 self.asked.append((event.at_us, action, model_id))
         return plan
 
