@@ -66,7 +66,8 @@ def test_from_the_first_moment_on_a_slice_is_expected_as_it_was() -> None:
     setup = small("20 min")
     busiest, _, quietest = setup.demand.models
     came = sum(int((chunk.stream == 0).sum()) for chunk in setup.demand.chunks())
-    expected = learned(setup).outlook(0)
+    expected = learned(setup).outlook(setup.warmup_us)
+    assert learned(setup).outlook(0).models[busiest].rate_per_s == 0, "before it nobody asks"
     assert expected.models[busiest].rate_per_s == pytest.approx(came / 1200, rel=0.15)
     assert expected.models[busiest].rate_per_s > expected.models[quietest].rate_per_s
     assert expected.share(expected.mask(busiest, 1, 10 * US)) > 0.9
