@@ -19,7 +19,14 @@ import msgspec
 
 from placement import constants as c
 from placement.catalog import Frozen, ModelSpec, NodeSpec
-from placement.edges import footprint_bytes, gpu_bytes, host_bytes, memo, shared_copies
+from placement.edges import (
+    footprint_bytes,
+    gpu_bytes,
+    host_bytes,
+    memo,
+    power_of_two_above,
+    shared_copies,
+)
 from placement.plan import RefusalCode
 from placement.snapshot import GpuState, NodeState, Phase, ReplicaState, Rung
 
@@ -300,6 +307,5 @@ def gpu_sets(node_spec: NodeSpec, n: int) -> tuple[tuple[int, ...], ...]:
     """
     if n == 0:
         return ((),)
-    width = 1 << (n - 1).bit_length()
-    starts = range(0, node_spec.gpus - n + 1, width)
+    starts = range(0, node_spec.gpus - n + 1, power_of_two_above(n))
     return tuple(tuple(range(start, start + n)) for start in starts)

@@ -22,6 +22,7 @@ from placement.edges.rows import (
     total_rate,
 )
 from placement.edges.shared import pinned_bytes
+from placement.edges.stock import power_of_two_above
 from placement.snapshot import Lack, ReplicaState, Rung, WeightsAt
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "legal_steps",
     "memo",
     "pinned_bytes",
+    "power_of_two_above",
     "resting_rungs",
+    "return_us",
     "shared_copies",
     "start_edge",
     "step_edge",
@@ -126,3 +129,9 @@ def climb_us(spec: ModelSpec, at: Rung | WeightsAt, links: Links | None = None) 
     if at is Rung.SERVING:
         return 0
     return edge_us(step_edge(spec, at, Rung.SERVING), links)
+
+
+@memo
+def return_us(spec: ModelSpec) -> int:
+    """From where it rests once drained to serving again, on an idle node, in microseconds."""
+    return climb_us(spec, next(iter(resting_rungs(spec)), WeightsAt.HOST))

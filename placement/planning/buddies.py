@@ -8,11 +8,11 @@ whose surroundings are in use already; the fewer large sets are left, the dearer
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from placement.edges import climb_us, resting_rungs
+from placement.edges import power_of_two_above, return_us
 from placement.planning.draft import Draft
 from placement.planning.expected import Expected
 from placement.planning.ranks import Ranks, serves_or_will, taken_on, whole_around
-from placement.snapshot import NodeState, WeightsAt
+from placement.snapshot import NodeState
 
 US = 1_000_000
 
@@ -58,7 +58,7 @@ class Buddies:
         for model_id in model_ids:
             model = self._models.get(model_id)
             if model is not None:
-                size = 1 << max(model.spec.gpus - 1, 0).bit_length()
+                size = power_of_two_above(model.spec.gpus)
                 self._worth.setdefault(size, {})[model_id] = self._worth_of(model)
 
     def _take_in(self, changed: Iterable[str]) -> None:
@@ -74,8 +74,7 @@ class Buddies:
 
     def _worth_of(self, model: Expected) -> float:
         """Of its next replica."""
-        rest = next(iter(resting_rungs(model.spec)), WeightsAt.HOST)
-        climb_s = climb_us(model.spec, rest) / US
+        climb_s = return_us(model.spec) / US
         unit = model.waiters(climb_s) * climb_s * model.price
         up = sum(map(serves_or_will, self._draft.of_model(model.spec.id)))
         return self._ranks.chance(model.spec.id, up + 1) * unit

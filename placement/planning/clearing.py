@@ -5,7 +5,7 @@ room that is promised. Never: drains who matters more, has only just come, or is
 minimum; ends a running request: who drains finishes what runs.
 
 The place whose replicas will be missed least is cleared, once those who wait have waited as much
-as its loss will cost the others; and in any case after `PATIENCE_US`, so that nobody waits for
+as its loss will cost the others; and in any case after `PATIENCE_S`, so that nobody waits for
 ever.
 """
 
@@ -22,10 +22,9 @@ from placement.planning.writing import Planning
 from placement.snapshot import ReplicaState
 
 Place: TypeAlias = tuple[float, str, tuple[int, ...], tuple[ReplicaState, ...]]
-US = 1_000_000
-PATIENCE_US_MIN = 2 * US
+PATIENCE_S_MIN = 2.0
 """So long a place may fall free by itself."""
-PATIENCE_US = 20 * US
+PATIENCE_S = 20.0
 """Held this long, a request may cost busy neighbours their place, whatever they lose."""
 
 
@@ -34,19 +33,17 @@ def clear_place(planning: Planning, model: Expected, models: Mapping[str, Expect
     draft, spec = planning.draft, model.spec
     if spec.id in draft.cleared_for.values():
         return
-    demand = planning.facts.demand.get(spec.id)
-    since_us = planning.facts.now_us - demand.oldest_held_us if demand and demand.held else 0
-    if since_us < PATIENCE_US_MIN:
+    if model.waited_s < PATIENCE_S_MIN:
         return
     options = list(_places(planning, model, models))
     if not options:
         return
     loss, node_id, gpus, busy = min(options, key=lambda o: o[:3])
-    gain = model.waited(since_us / US)
-    if gain < loss and since_us < PATIENCE_US:
+    gain = model.waited(model.waited_s)
+    if gain < loss and model.waited_s < PATIENCE_S:
         return
     planning.promise(spec, node_id, gpus, spec.deadline_us)
-    numbers = {"gain": gain, "loss": loss, "waited_s": since_us / US}
+    numbers = {"gain": gain, "loss": loss, "waited_s": model.waited_s}
     why = Reason(code=ReasonCode.MAKE_ROOM, numbers=numbers, for_model=spec.id)
     for replica in busy:
         planning.drain(replica, why)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from placement.catalog import Catalog, ModelSpec, NodeSpec
-from placement.edges import climb_us, resting_rungs
+from placement.edges import climb_us, return_us
 from placement.feasibility import (
     gpu_free_bytes,
     gpu_sets,
@@ -23,7 +23,7 @@ from placement.planning.kinds import Kind, Kinds, weights_at
 from placement.planning.outlook import Outlook
 from placement.planning.ranked import Ranked
 from placement.planning.resident import Residency
-from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung, WeightsAt
+from placement.snapshot import ClusterSnapshot, NodeState, Phase, ReplicaState, Rung
 
 US = 1_000_000
 RoomKey: TypeAlias = tuple[Kind, bool, int, int, int]
@@ -280,8 +280,7 @@ class Draft:
     def settled(self, replica: ReplicaState) -> bool:
         """It has served longer than it would take to come back."""
         spec = self.facts.models[replica.model_id]
-        rests_at = next(iter(resting_rungs(spec)), WeightsAt.HOST)
-        tenure_us = max(TENURE_US_MIN, climb_us(spec, rests_at))
+        tenure_us = max(TENURE_US_MIN, return_us(spec))
         return replica.since_us + tenure_us <= self.facts.now_us
 
     def is_minimum(self, replica: ReplicaState) -> bool:

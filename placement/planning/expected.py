@@ -18,6 +18,8 @@ from placement.catalog import ModelSpec
 from placement.planning.demand import ModelDemand
 from placement.planning.outlook import ModelOutlook, Outlook
 
+US = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -27,6 +29,8 @@ class Expected:
     asked: int
     """Requests here now, held and running."""
     held: int
+    waited_s: float
+    """The oldest of those who are held."""
     rate_per_s: float
     dispersion: float
     service_s: float
@@ -77,7 +81,7 @@ class Expected:
 
 
 def expected_of(
-    spec: ModelSpec, demand: ModelDemand | None, outlook: Outlook, price: float
+    spec: ModelSpec, demand: ModelDemand | None, outlook: Outlook, price: float, now_us: int
 ) -> Expected:
     """Without an outlook of its own a model is expected to be asked as lately."""
     demand = demand or ModelDemand(model_id=spec.id)
@@ -86,6 +90,7 @@ def expected_of(
         spec=spec,
         asked=demand.asked,
         held=max(demand.held, int(demand.wanted)),
+        waited_s=(now_us - demand.oldest_held_us) / US if demand.held else 0.0,
         rate_per_s=known.rate_per_s,
         dispersion=max(known.dispersion, 1.0),
         service_s=max(known.service_s, 1e-3),

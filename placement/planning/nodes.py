@@ -29,7 +29,7 @@ from placement.plan import LaunchNode, NodeChange, Reason, ReasonCode, ReturnNod
 from placement.planning.climbs import ever_fits
 from placement.planning.draft import Elastic, Going, sets_for
 from placement.planning.expected import Expected
-from placement.planning.scaling import Wanted
+from placement.planning.scaling import Wanted, worth_from_none
 from placement.planning.writing import Planning
 from placement.snapshot import NodeState, Rung, WeightsAt, nothing_runs
 
@@ -91,7 +91,8 @@ class _Nodes:
         ]
 
     def run(self) -> None:
-        soon, now = self._soon(), self._now()
+        now = self._now()
+        soon = self._soon(now)
         needed = _at_least(soon, now)
         launched = list(self._launches(soon))
         self._coming += [n for n, _ in launched]
@@ -111,7 +112,7 @@ class _Nodes:
     def _now(self) -> Need:
         """What is worth its GPUs at this moment."""
         each = [
-            (model, self._wanted[model_id].worth)
+            (model, worth_from_none(model, self._wanted[model_id].climb_s))
             for model_id, model in self._models.items()
             if model_id in self._wanted and model.spec.on_gpu
         ]
@@ -121,9 +122,9 @@ class _Nodes:
         price = paid / gpus if gpus else self._facts.catalog.policy.waiting_to_idle
         return Need((gpus,), largest - 1, price)
 
-    def _soon(self) -> Need:
+    def _soon(self, now: Need) -> Need:
         """Once a node that is launched now serves: by the forecasts, else as now."""
-        now, outlook = self._now(), self._facts.outlook
+        outlook = self._facts.outlook
         assert outlook is not None, "without an outlook nobody asks for nodes"
         climbs = [climb_us(m.spec, WeightsAt.HOST) for m in self._models.values() if m.asked]
         ahead_us = self._elastic.lead_us + max(climbs, default=0)

@@ -16,6 +16,7 @@ from placement.plan import Reason, ReasonCode
 from placement.planning.climbs import Climb, climbs, ever_fits, free_climb, need_on
 from placement.planning.demand import ModelDemand
 from placement.planning.draft import Draft, Facts, Room, sets_for
+from placement.planning.ranks import serves_or_will
 from placement.planning.victims import to_drain
 from placement.planning.writing import Decision, Ids, Planning
 from placement.snapshot import Phase, ReplicaState, Rung, WeightsAt
@@ -68,7 +69,7 @@ def eta_us(draft: Draft, model_id: str, now_us: int) -> int | None:
     mine = draft.of_model(model_id)
     if any(r.serving for r in mine):
         return 0
-    coming = [r.eta_us for r in mine if _serves_or_will(r) and r.action_id]
+    coming = [r.eta_us for r in mine if serves_or_will(r) and r.action_id]
     if coming:
         return max(min(coming) - now_us, US // 10)
     options = climbs(draft, spec)
@@ -86,7 +87,7 @@ def _serve(planning: Planning, spec: ModelSpec) -> None:
     """Climb until what is asked fits what serves or soon will."""
     draft = planning.draft
     demand = _demand(planning.facts, spec)
-    coming = sum([_serves_or_will(r) for r in draft.of_model(spec.id)])
+    coming = sum([serves_or_will(r) for r in draft.of_model(spec.id)])
     target = wanted_replicas(spec, demand, planning.facts.catalog.policy.scale_out_load)
     room = draft.rooms.get(spec.id)
     if room is not None and coming < target:
@@ -275,7 +276,3 @@ def _urgency(facts: Facts, spec: ModelSpec) -> tuple[int, int, str]:
     demand = _demand(facts, spec)
     waiting_since_us = demand.oldest_held_us if demand.held else 1 << 62
     return (-spec.priority, waiting_since_us, spec.id)
-
-
-def _serves_or_will(replica: ReplicaState) -> bool:
-    return replica.serving or (bool(replica.action_id) and replica.target is Rung.SERVING)

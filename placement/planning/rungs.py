@@ -17,7 +17,7 @@ from placement.edges import climb_us, legal, resting_rungs
 from placement.feasibility import room_for_step
 from placement.plan import Reason, ReasonCode
 from placement.planning.buddies import Buddies
-from placement.planning.clearing import PATIENCE_US, clear_place
+from placement.planning.clearing import PATIENCE_S, clear_place
 from placement.planning.climbs import Climb, climbs, ever_fits
 from placement.planning.draft import Facts, Room
 from placement.planning.expected import Expected, expected_of
@@ -52,7 +52,11 @@ class _Round:
         assert facts.outlook is not None
         self._models: dict[str, Expected] = {
             m.id: expected_of(
-                m, facts.demand.get(m.id), facts.outlook, facts.catalog.waiting_to_idle(m.id)
+                m,
+                facts.demand.get(m.id),
+                facts.outlook,
+                facts.catalog.waiting_to_idle(m.id),
+                facts.now_us,
             )
             for m in facts.models.values()
             if m.managed
@@ -78,7 +82,7 @@ class _Round:
         """By priority; those first whom nobody serves, the longest waiting; then by worth."""
         spec, mine = model.spec, self._draft.of_model(model.spec.id)
         if model.held and not any(serves_or_will(r) for r in mine):
-            return (-spec.priority, 0, -self._waited_s(model), spec.id)
+            return (-spec.priority, 0, -model.waited_s, spec.id)
         return (-spec.priority, 1, -model.waiting(len(mine), 1.0) / spec.gpus, spec.id)
 
     # --- up
@@ -147,14 +151,8 @@ class _Round:
         if coming:
             saved = model.waiting(coming, climb_s) * max(climb_s, model.service_s)
             return loss_s <= saved * model.price
-        waited_s = self._waited_s(model)
-        return loss_s <= model.waited(max(waited_s, climb_s)) or waited_s >= PATIENCE_US / US
-
-    def _waited_s(self, model: Expected) -> float:
-        demand = self._facts.demand.get(model.spec.id)
-        if demand is None or not demand.held:
-            return 0.0
-        return (self._facts.now_us - demand.oldest_held_us) / US
+        gain = model.waited(max(model.waited_s, climb_s))
+        return loss_s <= gain or model.waited_s >= PATIENCE_S
 
     def _do_without(self, model: Expected, coming: int) -> None:
         planning, spec = self._planning, model.spec

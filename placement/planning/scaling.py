@@ -27,14 +27,14 @@ class Wanted:
     """Fewer than so many should not serve: it climbs."""
     keep: int
     """More than so many need not: they are drained."""
-    worth: int
-    """So many would be worth their GPUs if none were there yet."""
+    climb_s: float
+    """What a further one takes to be there."""
     numbers: dict[str, float]
 
 
 def wanted(model: Expected, have: int, climb_s: float) -> Wanted:
     """`have` serve or will soon; a further one takes `climb_s` to be there."""
-    least = min(max(model.spec.min_replicas, 1 if model.asked else 0), model.spec.max_replicas)
+    least = _least(model)
     serve = _worth_their_gpus(model, max(have, least), climb_s)
     keep = serve
     if serve <= have:
@@ -44,9 +44,19 @@ def wanted(model: Expected, have: int, climb_s: float) -> Wanted:
     return Wanted(
         serve=min(serve, model.spec.max_replicas),
         keep=keep,
-        worth=_worth_their_gpus(model, least, climb_s),
+        climb_s=climb_s,
         numbers=_numbers(model, have, climb_s),
     )
+
+
+def worth_from_none(model: Expected, climb_s: float) -> int:
+    """So many would be worth their GPUs if none were there yet."""
+    return _worth_their_gpus(model, _least(model), climb_s)
+
+
+def _least(model: Expected) -> int:
+    spec = model.spec
+    return min(max(spec.min_replicas, 1 if model.asked else 0), spec.max_replicas)
 
 
 def _worth_their_gpus(model: Expected, count: int, climb_s: float) -> int:
